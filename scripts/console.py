@@ -1,0 +1,74 @@
+"""What every command line shares: errors a user can act on, nearest names, and exit codes.
+
+Imports nothing heavy, so that ``--help`` stays fast.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+EXIT_DONE, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 2, 130, 143
+MAX_ERROR_LINES = 5
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can put right; the message says what and how."""
+
+
+def nearest(name: str, known: Iterable[str], what: str) -> UserError:
+    """The error for an unknown name: names it, the nearest valid one, or all of them if none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are: {shorten(', '.join(names), 300)}"
+    return UserError(f"unknown {what} {name!r}; {hint}")
+
+
+def shorten(text: str, width: int) -> str:
+    """``text`` in at most ``width`` characters, with an ellipsis where it was cut."""
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def report_error(error: BaseException | str) -> None:
+    """Print ``error: …`` on stderr, in at most five lines."""
+    if isinstance(error, OSError) and error.filename is not None:
+        error = f"{error.filename}: {error.strerror}"
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    for index, line in enumerate(lines[:MAX_ERROR_LINES]):
+        print(shorten(f"error: {line}" if index == 0 else f"  {line}", 500), file=sys.stderr)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with errors of one line instead of a page of usage, and no abbreviated options."""
+
+    def __init__(self, *args, **kwargs):
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        if message.startswith("unrecognized") and unknown and unknown[0].startswith("--"):
+            message = str(nearest(unknown[0].split("=")[0], self._option_string_actions, "option"))
+        report_error(message)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run ``main`` and exit as every command line here does: 0 done, 2 a user's error, 130 Ctrl-C.
+
+    A ValueError or OSError is taken for a user's error. Set ``BACKLIT_TRACEBACK=1`` to see where it
+    came from.
+    """
+    try:
+        code = main() or EXIT_DONE
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except (UserError, ValueError, OSError) as error:
+        if os.environ.get("BACKLIT_TRACEBACK"):
+            raise
+        report_error(error)
+        code = EXIT_USER_ERROR
+    sys.exit(code)
