@@ -12,14 +12,18 @@ from pathlib import Path
 
 import console
 
-CASES = sorted(p.stem for p in (Path(__file__).parent / "benchmarks").glob("*.py") if p.stem not in {"__init__", "harness"})
+CASES = sorted(
+    p.stem for p in (Path(__file__).parent / "benchmarks").glob("*.py") if p.stem not in {"__init__", "harness"}
+)
 
 
 def parse() -> "console.argparse.Namespace":
     """The command line."""
     parser = console.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0])
     parser.add_argument("--only", metavar="CASE", action="append", help=f"one of: {', '.join(CASES)}; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="fewer repeats on smaller work: a smoke test, not a measurement")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer repeats on smaller work: a smoke test, not a measurement"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark.csv"), help="where the table goes")
     return parser.parse_args()
 
@@ -60,7 +64,9 @@ def main() -> None:
                 f" {result.peer_seconds:>8.4f}s {result.ratio:>7.3f} {bound:>6} {verdict}",
                 flush=True,
             )
-            rows.append([case, result.name, result.peer, result.ours_seconds, result.peer_seconds, result.ratio, bound, machine])
+            rows.append(
+                [case, result.name, result.peer, result.ours_seconds, result.peer_seconds, result.ratio, bound, machine]
+            )
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with args.output.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -49,6 +49,7 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
+        """One line, with the nearest option where one was unknown."""
         unknown = message.removeprefix("unrecognized arguments: ").split()
         if message.startswith("unrecognized") and unknown and unknown[0].startswith("--"):
             message = str(nearest(unknown[0].split("=")[0], self._option_string_actions, "option"))

@@ -1,0 +1,117 @@
+"""Whole small datasets in memory, handed out in ready batches by an ordinary, resumable DataLoader."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+
+class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Inputs and targets as two tensors; ``__getitems__`` cuts a whole batch with one indexing.
+
+    Args:
+        inputs: (N, …), any dtype (images stay uint8).
+        targets: (N,) class indices or (N, K) real values.
+        indices: the N' rows that belong to this split, or None for all.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None):
+        if len(inputs) != len(targets):
+            raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
+        self.inputs, self.targets = inputs, targets
+        self.indices = torch.arange(len(inputs), device=inputs.device) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        row = self.indices[index]
+        return self.inputs[row], self.targets[row]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The batch of these rows: what DataLoader asks for when it is there."""
+        rows = self.indices[torch.as_tensor(indices, device=self.indices.device)]
+        return self.inputs[rows], self.targets[rows]
+
+
+class EpochSampler(DistributedSampler[int]):
+    """This rank's indices; shuffled, they are a function of (seed, epoch) and of nothing else.
+
+    Lightning calls ``set_epoch`` on it and, because it is a DistributedSampler, does not replace it. When it
+    shuffles (training), the epoch is padded so that every rank gets as many samples; when it does not
+    (evaluation), each sample is seen exactly once.
+    """
+
+    def __init__(self, dataset: Dataset, shuffle: bool, seed: int = 0, num_replicas: int = 1, rank: int = 0):
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
+        self.size = len(dataset)  # type: ignore[arg-type]
+
+    def order(self) -> Tensor:
+        """The whole epoch's order, the same on every rank."""
+        if not self.shuffle:
+            return torch.arange(self.size)
+        seed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(int(seed >> 1)))
+        return order.repeat(-(-self.total_size // self.size))[: self.total_size]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order()[self.rank :: self.num_replicas].tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples if self.shuffle else len(range(self.rank, self.size, self.num_replicas))
+
+
+def ready_batch(batch: Any) -> Any:
+    """The collate function of a dataset that hands out whole batches: nothing is left to do."""
+    return batch
+
+
+class InMemoryLoader(DataLoader):
+    """A DataLoader that remembers how many batches of the epoch it has handed out.
+
+    ``state_dict`` / ``load_state_dict`` are the protocol by which Lightning stores a loader's place in a
+    checkpoint; after loading, the next epoch begins behind the batches that were already trained on.
+    Its generator is its own, so that iterating never draws from the global random state.
+    """
+
+    def __init__(self, dataset: InMemoryDataset, batch_size: int, sampler: Sampler | None = None, **options: Any):
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=ready_batch,
+            generator=torch.Generator(),
+            **options,
+        )
+        self._handed_out = 0
+        self._skip = 0
+
+    def __iter__(self) -> Iterator:
+        skip, self._skip = self._skip, 0
+        self._handed_out = skip
+        for batch in self._behind(skip) if skip else super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def _behind(self, skip: int) -> DataLoader:
+        """The rest of the epoch: the same batches, without fetching the first ``skip``."""
+        assert self.batch_sampler is not None
+        return DataLoader(
+            self.dataset,
+            batch_sampler=list(self.batch_sampler)[skip:],
+            collate_fn=self.collate_fn,
+            generator=self.generator,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the running epoch were handed out."""
+        return {"handed_out": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch behind ``state["handed_out"]`` batches."""
+        self._skip = state["handed_out"]
