@@ -1,0 +1,119 @@
+"""Pictures of a run: drawn without pyplot, rendered once, written as PNG and shown in TensorBoard.
+
+Every picture lies under ``figures/`` in the run's folder, whatever the logger. A callback that draws derives
+from :class:`PictureCallback`, which keeps trouble with a picture from becoming trouble with the training.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+DPI = 110
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"  # after Okabe and Ito: told apart by every kind of vision
+
+
+def run_directory(trainer: Trainer) -> Path:
+    """The folder of this run: the first logger's ``log_dir``, else the trainer's ``default_root_dir``."""
+    for logger in trainer.loggers:
+        if isinstance(log_dir := getattr(logger, "log_dir", None), str | os.PathLike):
+            return Path(log_dir)
+    return Path(trainer.default_root_dir)
+
+
+def tensorboard_writers(trainer: Trainer) -> list[Any]:
+    """The summary writers of all TensorBoard loggers (any number of them, also none)."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def tensorboard_command(directory: str | os.PathLike) -> str:
+    """The command that shows a folder of runs with every picture in it; TensorBoard alone keeps ten of a kind."""
+    return f"tensorboard --logdir {directory} --samples_per_plugin images=10000"
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it: ``path`` is never half there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def render(figure: Figure) -> np.ndarray:
+    """The pixels of a figure, uint8 (H, W, 3)."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def log_figure(trainer: Trainer, tag: str, figure: Figure, epoch: int | None = None) -> None:
+    """Write ``figures/<tag>.png`` and show it in TensorBoard under ``tag``, on the first rank alone.
+
+    Args:
+        trainer: where the run's folder and loggers come from.
+        tag: the picture's name; a slash makes a folder.
+        figure: what to draw.
+        epoch: for a picture that comes again: it is then ``figures/<tag>/epoch_0007.png``.
+    """
+    if not trainer.is_global_zero:
+        return
+    pixels = render(figure)
+    name = tag if epoch is None else f"{tag}/epoch_{epoch:04d}"
+    path = run_directory(trainer) / "figures" / f"{name}.png"
+    try:
+        write_atomic(path, Image.fromarray(pixels).save)
+    finally:
+        for writer in tensorboard_writers(trainer):
+            writer.add_image(tag, pixels, global_step=trainer.global_step, dataformats="HWC")
+
+
+class PictureCallback(Callback):
+    """Base of the callbacks that draw: they leave random states alone and never end a training run."""
+
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
+
+    @contextmanager
+    def harmless(self, trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+        """Restore random states and training modes; turn an exception into one warning of its kind."""
+        modes = [(module, module.training) for module in pl_module.modules()]
+        with isolate_rng():
+            try:
+                yield
+            except Exception as error:
+                self.warn_once(f"{type(error).__name__}: {error}")
+            finally:
+                for module, training in modes:
+                    module.training = training
+
+    def warn_once(self, message: str) -> None:
+        """Say that something could not be drawn, and that training goes on; once for each kind of trouble."""
+        kind = message.partition(":")[0]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            rank_zero_warn(f"{type(self).__name__}: {message} (training goes on without this picture)")
+
+
+def due(trainer: Trainer, every_n_epochs: int) -> bool:
+    """Whether this epoch's picture is wanted; the sanity check and ``fast_dev_run`` draw none."""
+    if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return False
+    return (trainer.current_epoch + 1) % every_n_epochs == 0

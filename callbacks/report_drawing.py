@@ -1,0 +1,110 @@
+"""How the test stage is drawn: confusion, precision and recall, calibration, mistakes. Arrays in, figures out."""
+
+import math
+
+import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from callbacks.figures import BLUE, GREY, ORANGE
+
+MAX_ANNOTATED = 20  # classes: more, and numbers in the cells can no longer be read
+MAX_TICKS = 40
+
+
+def displayable(image: np.ndarray) -> np.ndarray:
+    """A (C, H, W) image as (H, W) or (H, W, 3) in [0, 1]; values outside are stretched over the range."""
+    image = image.astype(np.float64)
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 1:
+        image = (image - low) / (high - low or 1.0)
+    return image.transpose(1, 2, 0)[..., :3] if len(image) >= 3 else image[0]
+
+
+def draw_confusion(confusion: np.ndarray, names: list[str], title: str) -> Figure:
+    """Counts (K, K), true classes down, predicted across; the colour is the share of the true class."""
+    k = len(names)
+    size = min(max(4.8, 1.6 + 0.46 * k), 12.0)
+    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    axes = figure.add_subplot()
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.35, 0, 1))
+    if k <= MAX_ANNOTATED:
+        for row, column in zip(*np.nonzero(confusion)):
+            color = "white" if share[row, column] > 0.25 else "black"
+            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=9)
+    label_classes(axes, names)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    figure.colorbar(image, label="share of the true class", shrink=0.8, ticks=[0, 0.01, 0.1, 0.5, 1])
+    return figure
+
+
+def label_classes(axes, names: list[str]) -> None:
+    """Class names along both axes; numbers where there are too many."""
+    if len(names) > MAX_TICKS:
+        return
+    long = max(map(len, names)) > 2
+    axes.set_xticks(range(len(names)), names, rotation=60 if long else 0, ha="right" if long else "center")
+    axes.set_yticks(range(len(names)), names)
+
+
+def draw_per_class(precision: np.ndarray, recall: np.ndarray, names: list[str]) -> Figure:
+    """Precision and recall of each class as dots on a common axis, the worst class at the top."""
+    order = np.argsort(-np.minimum(precision, recall), kind="stable")
+    figure = Figure(figsize=(6.4, min(1.4 + 0.28 * len(names), 14.0)), layout="constrained")
+    axes = figure.add_subplot()
+    rows = np.arange(len(names))
+    axes.hlines(rows, precision[order], recall[order], color=GREY, linewidth=1.5, alpha=0.6)
+    axes.plot(precision[order], rows, "o", color=BLUE, label="precision")
+    axes.plot(recall[order], rows, "D", color=ORANGE, markersize=5, label="recall")
+    axes.set_yticks(rows, [names[index] for index in order], fontsize=9 if len(names) <= MAX_TICKS else 5)
+    axes.set(xlabel="share", ylabel="class", title="Precision and recall of each class")
+    axes.grid(axis="x", alpha=0.25)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def draw_calibration(confidences: np.ndarray, hits: np.ndarray, n_bins: int, error: float) -> Figure:
+    """Accuracy against confidence in equal bins (top), and how many predictions each bin holds."""
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.clip(np.digitize(confidences, edges[1:-1], right=True), 0, n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    held = counts > 0
+    accuracy = np.bincount(bins, hits, n_bins)[held] / counts[held]
+    confidence = np.bincount(bins, confidences, n_bins)[held] / counts[held]
+    figure = Figure(figsize=(5.2, 5.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    top.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
+    top.plot(confidence, accuracy, "o-", color=BLUE, label="this model")
+    top.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=f"Expected calibration error {error:.4f}")
+    top.legend(frameon=False, loc="upper left")
+    top.grid(alpha=0.25)
+    bottom.bar(edges[:-1], counts, width=1 / n_bins, align="edge", color=BLUE, edgecolor="white")
+    bottom.set(xlabel="confidence in the predicted class", ylabel="predictions", yscale="log", xlim=(0, 1))
+    bottom.set_ylim(bottom=0.7)
+    return figure
+
+
+def draw_mistakes(images: np.ndarray, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> Figure:
+    """Each mistake (N, C, H, W) with its three most probable classes and the true one, as bars."""
+    n = len(images)
+    columns = min(n, 5)
+    rows = math.ceil(n / columns)
+    figure = Figure(figsize=(2.1 * columns, 2.75 * rows + 0.5), layout="constrained")
+    figure.suptitle("Worst mistakes: least probability for the true class (orange) first", fontsize=11)
+    cells = figure.subfigures(rows, columns, squeeze=False).flat
+    for cell, image, p, target in zip(cells, images, probabilities, targets):
+        picture, bars = cell.subplots(2, 1, height_ratios=[2.2, 1])
+        picture.imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
+        picture.set_axis_off()
+        shown = [int(index) for index in np.argsort(-p)[:3]]
+        shown = shown if target in shown else [*shown[:2], int(target)]
+        colors = [ORANGE if index == target else BLUE for index in shown]
+        bars.barh(range(len(shown)), p[shown], color=colors)
+        for row, index in enumerate(shown):
+            bars.text(1.04, row, f"{p[index]:.2%}" if p[index] < 0.01 else f"{p[index]:.0%}", va="center", fontsize=8)
+        bars.set_yticks(range(len(shown)), [names[index] for index in shown], fontsize=8)
+        bars.set(xlim=(0, 1), xticks=[])
+        bars.invert_yaxis()
+        bars.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
