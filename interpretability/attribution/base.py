@@ -1,0 +1,66 @@
+"""What all attribution methods share: the model's state, the point they are about, and their input's checks.
+
+A method is a class with one function, :meth:`Attribution.attribute`, which runs with the model in eval mode
+and gradients on. With ``layer=None`` an attribution is about the input; with a dotted module name it is
+about that layer's output, and has its shape. Both are "the point" in what follows.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from interpretability.layers import evaluating, find_layer
+from interpretability.targets import Target
+
+
+class Attribution(ABC):
+    """Attributes a score of ``model`` to its input, or to the output of ``layer``.
+
+    Args:
+        model: takes ``x`` (N, …), returns logits (N, K). It is evaluated in eval mode and comes back as it
+            was: mode, ``requires_grad``, ``.grad`` and hooks, also after an exception.
+        layer: dotted module name, or None for the input.
+
+    Raises:
+        ValueError: an unknown layer.
+    """
+
+    def __init__(self, model: nn.Module, layer: str | None = None):
+        if layer is not None:
+            find_layer(model, layer)
+        self.model = model
+        self.layer = layer
+
+    def __call__(self, x: Tensor, target: Target = None) -> Tensor:
+        """The attribution, raw and unscaled, of the shape of what it is about.
+
+        Args:
+            x: a batch (N, …), floating point.
+            target: a class index, one per sample (N,), a callable ``logits -> (N,)``, or None for the
+                predicted class; see :mod:`interpretability.targets`.
+
+        Raises:
+            ValueError: NaN or infinite values in ``x``, a target out of range, a layer that does not run
+                or runs twice.
+        """
+        check_input(x)
+        with evaluating(self.model):
+            x = x.clone() if x.is_inference() else x.detach()
+            return self.attribute(x, target).detach()
+
+    @abstractmethod
+    def attribute(self, x: Tensor, target: Target) -> Tensor:
+        """The method itself; called inside :func:`~interpretability.layers.evaluating`."""
+
+
+def check_input(x: Tensor) -> None:
+    """Raise unless ``x`` is a batch of finite floating-point samples."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor; got {type(x).__name__}")
+    if not x.is_floating_point() or x.ndim < 2:
+        raise ValueError(f"x must be a batch (N, …) of floating-point samples; got {x.dtype}, shape {tuple(x.shape)}")
+    finite = torch.isfinite(x)
+    if not finite.all():
+        sample = int((~finite.flatten(1).all(dim=1)).nonzero()[0])
+        raise ValueError(f"x holds NaN or infinite values (first in sample {sample})")

@@ -1,0 +1,84 @@
+"""The gradient of a score: the one place under attribution, attacks and visualisation that computes it.
+
+A point is what a gradient is taken with respect to: the input ``x``, or the output of a layer. Scores of
+different samples do not mix (the model is in eval mode), so the gradient of their sum holds each sample's
+own gradient in its row.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from interpretability.layers import evaluating, replace
+from interpretability.targets import Target, target_scores
+
+
+def input_gradient(model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
+    """∂score/∂x, of the shape of ``x`` (N, …)   eq. 3.1.
+
+    A model that offers ``input_gradient(x, target)`` is asked for it; autograd serves the others, and
+    callable targets. The model comes back as it was.
+    """
+    with evaluating(model):
+        return point_gradient(model, None, x, x, target)
+
+
+def layer_gradient(model: nn.Module, layer: str, x: Tensor, target: Target = None) -> tuple[Tensor, Tensor]:
+    """The output a of ``layer`` at ``x`` and ∂score/∂a, both of the shape of a   eq. 3.2."""
+    with evaluating(model):
+        return gradient_at(model, layer, x, target)
+
+
+def gradient_at(model: nn.Module, layer: str | None, x: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """The point at ``x`` and ∂score/∂point; for use inside :func:`evaluating`."""
+    if layer is None:
+        return x, point_gradient(model, None, x, x, target)
+    point, scores = trace(model, layer, x, target)
+    return point.detach(), score_gradient(scores, point)
+
+
+def point_gradient(model: nn.Module, layer: str | None, point: Tensor, x: Tensor, target: Target) -> Tensor:
+    """∂score/∂point with the output of ``layer`` set to ``point`` while the model sees ``x``; detached.
+
+    For use inside :func:`evaluating`. Where ``layer`` is None the point is the input.
+    """
+    explicit = getattr(model, "input_gradient", None)
+    if layer is None and explicit is not None and not callable(target):
+        return explicit(point, target).detach()
+    leaf, scores = trace(model, layer, x, target, point)
+    return score_gradient(scores, leaf)
+
+
+def trace(
+    model: nn.Module, layer: str | None, x: Tensor, target: Target, point: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The point as an autograd leaf, and the scores (N,) with the graph that leads from it to them.
+
+    ``point`` is the value to put in place of the input or of the layer's output (default: the one at ``x``).
+    The model goes on with a copy of the leaf, so that its in-place operations leave the leaf alone.
+    """
+    if layer is None:
+        leaf = _leaf(x if point is None else point)
+        return leaf, target_scores(model(leaf.clone()), target)
+
+    def cut(output: Tensor) -> Tensor:
+        nonlocal leaf
+        leaf = _leaf(output if point is None else point)
+        return leaf.clone()
+
+    with replace(model, layer, cut):
+        logits = model(x.clone())
+    return leaf, target_scores(logits, target)
+
+
+def score_gradient(scores: Tensor, leaf: Tensor) -> Tensor:
+    """∂(Σ scores)/∂leaf; a ValueError where no differentiable path joins them."""
+    gradient = None
+    if scores.requires_grad:
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise ValueError("the score does not depend on what is explained through differentiable operations")
+    return gradient
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().clone().requires_grad_()

@@ -1,0 +1,99 @@
+"""Image files as tensors, read as a person would expect."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import functional as transforms
+
+LONGEST_ASPECT = 8  # what lies further out than this many widths is cropped away in any case
+DIGIT_SIZE, DIGIT_BOX = 28, 20  # MNIST: the ink fits a 20×20 box, its centre of mass in the middle of 28×28
+
+
+def load_image(path: str | Path, size: int = 224, resize: int | None = None) -> Tensor:
+    """An image file for an ImageNet network: (3, size, size) in [0, 1].
+
+    EXIF orientation applied, transparency over white, the shorter side resized to ``resize`` (default:
+    256/224 of ``size``) and the middle cropped, as torchvision's own preset does.
+
+    Raises:
+        OSError: no such file.
+        ValueError: not an image, or a damaged one.
+    """
+    image = _centre(read_image(path).convert("RGB"))
+    image = transforms.resize(image, [resize or round(size * 256 / 224)])
+    return transforms.pil_to_tensor(transforms.center_crop(image, [size])).float() / 255
+
+
+def load_digit(path: str | Path) -> Tensor:
+    """A picture or photo of one digit as MNIST shows it: (1, 28, 28) in [0, 1], white on black.
+
+    The ink is told from the paper by Otsu's threshold (the border is paper), cropped, scaled into a 20×20
+    box and centred by its mass. Raises as :func:`load_image` does, and ValueError where there is no ink.
+    """
+    grey = np.asarray(read_image(path).convert("L"), dtype=np.float32) / 255
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ink = 1 - grey if np.median(border) > grey.mean() else grey
+    threshold = _otsu(ink)
+    if np.ptp(ink) < 0.1:
+        raise ValueError(f"{path}: no digit in it, all of the image is the same grey")
+    paper, pen = ink[ink <= threshold].mean(), ink[ink > threshold].mean()
+    ink = ((ink - (paper + threshold) / 2) / (pen - (paper + threshold) / 2)).clip(0, 1)
+    rows, columns = np.nonzero(ink > 0.2)
+    cropped = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    scale = DIGIT_BOX / max(cropped.shape)
+    height, width = (max(1, round(side * scale)) for side in cropped.shape)
+    small = torch.from_numpy(np.asarray(Image.fromarray(cropped).resize((width, height), Image.Resampling.BILINEAR)))
+    return _centred(small)[None]
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image upright, in mode RGB or L, transparency laid over white."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not an image that can be read ({error})") from None
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
+        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode in {"RGB", "L"} else image.convert("RGB")
+
+
+def _centre(image: Image.Image) -> Image.Image:
+    """Without the far ends of a very long image: resizing them first would take gigabytes."""
+    longest = LONGEST_ASPECT * min(image.size)
+    width, height = (min(side, longest) for side in image.size)
+    return transforms.center_crop(image, [height, width])
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that best splits ``values`` in [0, 1] in two classes (Otsu 1979, eq. 18)."""
+    counts, edges = np.histogram(values, bins=256, range=(0.0, 1.0))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    mass = (counts * centres).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
+    return float(edges[1 + np.nan_to_num(between).argmax()])
+
+
+def _centred(digit: Tensor) -> Tensor:
+    """``digit`` on a black 28×28 square, its centre of mass as near the middle as it fits."""
+    square = torch.zeros(DIGIT_SIZE, DIGIT_SIZE)
+    corner = []
+    for axis, side in enumerate(digit.shape):
+        mass = digit.sum(dim=1 - axis)
+        centre = float((mass * torch.arange(side)).sum() / mass.sum())
+        corner.append(min(max(round((DIGIT_SIZE - 1) / 2 - centre), 0), DIGIT_SIZE - side))
+    top, left = corner
+    square[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    return square

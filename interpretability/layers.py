@@ -1,0 +1,167 @@
+"""Reading and replacing what flows through a model, and giving the model back as it was.
+
+A layer is named by its dotted module name (``features.12``, ``layer4.1.conv2``); what is read or replaced
+is its output. Such a layer must run exactly once in a forward pass: an output that exists twice is no one
+place in the network, so a reused layer is an error that says so.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from interpretability.names import listing, unknown
+from interpretability.pixel_model import PixelModel
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every layer by its dotted name; inside a :class:`PixelModel`, by the name the wrapped model knows."""
+    layers = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    if isinstance(model, PixelModel):
+        layers.update(named_layers(model.model))
+    return layers
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """The names to offer a person: those of :func:`named_layers` once each, without a wrapper's prefix."""
+    return list(named_layers(model.model if isinstance(model, PixelModel) else model))
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The layer called ``name``; ValueError with the nearest valid names if there is none."""
+    layer = named_layers(model).get(name)
+    if layer is None:
+        raise unknown("layer", name, layer_names(model))
+    return layer
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model as explanations need it, for the length of a ``with`` block.
+
+    Inside: every module in eval mode, gradients on (also within ``no_grad`` and ``inference_mode``), no
+    parameter asking for one, so that only the path from the explained quantity to the score is recorded.
+    After: mode and ``requires_grad`` of every module and parameter as before, also after an exception.
+
+    Raises:
+        ValueError: the model holds tensors made in inference mode, which autograd cannot work with.
+    """
+    if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):
+        raise ValueError("the model was created inside torch.inference_mode(); create or load it outside")
+    training = [module for module in model.modules() if module.training]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for module in training:
+            module.training = False  # not .eval(): a module may override it to do more than that
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield model
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block, each forward pass of ``model`` goes on with ``edit(output)`` at ``layer``.
+
+    A layer that works in place hands out the very tensor it was given, so the edit is written into that
+    tensor: whoever holds it sees the edit, as they would have seen the layer's own result.
+
+    Raises:
+        ValueError: from the forward pass, when the layer did not run, ran twice, or gave no tensor.
+    """
+    runs = 0
+
+    def start(module, args):
+        nonlocal runs
+        runs = 0
+
+    def on_output(module, args, output):
+        nonlocal runs
+        runs += 1
+        if runs > 1:
+            raise ValueError(f"layer {layer!r} runs more than once in a forward pass; name a block around it instead")
+        if not isinstance(output, Tensor):
+            raise ValueError(f"layer {layer!r} returns a {type(output).__name__}, not one tensor")
+        edited = edit(output)
+        if edited.shape != output.shape:
+            raise ValueError(f"layer {layer!r} returns {tuple(output.shape)}; cannot put {tuple(edited.shape)} there")
+        if getattr(module, "inplace", False):
+            return output if edited is output else output.copy_(edited)
+        return edited
+
+    def finish(module, args, output):
+        if runs == 0:
+            raise ValueError(f"layer {layer!r} does not run in this forward pass; these do: {_running(model, args)}")
+
+    with ExitStack() as hooks:
+        hooks.enter_context(_removing(model.register_forward_pre_hook(start)))
+        hooks.enter_context(_removing(find_layer(model, layer).register_forward_hook(on_output)))
+        hooks.enter_context(_removing(model.register_forward_hook(finish)))
+        yield
+
+
+@contextmanager
+def capture(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside the block, each forward pass of ``model`` leaves the outputs of ``layers`` in the yielded dict.
+
+    They are copies, with their autograd history, so that a later in-place operation cannot change them.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def recorder(name: str) -> Callable[[Tensor], Tensor]:
+        def record(output: Tensor) -> Tensor:
+            outputs[name] = output.clone()
+            return output
+
+        return record
+
+    with ExitStack() as stack:
+        for name in dict.fromkeys(layers):
+            stack.enter_context(replace(model, name, recorder(name)))
+        yield outputs
+
+
+def forward_to(model: nn.Module, layer: str | None, x: Tensor) -> Tensor:
+    """The output of ``layer`` at ``x``; ``x`` itself when ``layer`` is None."""
+    if layer is None:
+        return x
+    with capture(model, [layer]) as outputs:
+        model(x.clone())
+    return outputs[layer]
+
+
+def forward_from(model: nn.Module, layer: str | None, point: Tensor, x: Tensor) -> Tensor:
+    """What the model returns when ``layer`` puts out ``point``, everything else seeing ``x``.
+
+    With ``layer`` None, the model at ``point``. The model works on a copy: in-place operations reach
+    neither ``point`` nor ``x``.
+    """
+    if layer is None:
+        return model(point.clone())
+    with replace(model, layer, lambda output: point.clone()):
+        return model(x.clone())
+
+
+@contextmanager
+def _removing(handle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _running(model: nn.Module, args: tuple) -> str:
+    ran: dict[str, None] = {}
+    with ExitStack() as hooks, torch.no_grad():
+        for name in layer_names(model):
+            note = lambda module, args, output, name=name: ran.setdefault(name)  # noqa: E731
+            hooks.enter_context(_removing(find_layer(model, name).register_forward_hook(note)))
+        model.forward(*args)
+    return listing(ran)
