@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
@@ -10,6 +11,7 @@ from callbacks.figures import BLUE, GREY, ORANGE
 
 MAX_ANNOTATED = 20  # classes: more, and numbers in the cells can no longer be read
 MAX_TICKS = 40
+MAX_NAME = 16  # characters of a class's name beside a bar
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
@@ -39,7 +41,7 @@ def draw_confusion(confusion: np.ndarray, names: list[str], title: str) -> Figur
     return figure
 
 
-def label_classes(axes, names: list[str]) -> None:
+def label_classes(axes: Axes, names: list[str]) -> None:
     """Class names along both axes; numbers where there are too many."""
     if len(names) > MAX_TICKS:
         return
@@ -86,25 +88,34 @@ def draw_calibration(confidences: np.ndarray, hits: np.ndarray, n_bins: int, err
 
 
 def draw_mistakes(images: np.ndarray, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> Figure:
-    """Each mistake (N, C, H, W) with its three most probable classes and the true one, as bars."""
-    n = len(images)
-    columns = min(n, 5)
-    rows = math.ceil(n / columns)
-    figure = Figure(figsize=(2.1 * columns, 2.75 * rows + 0.5), layout="constrained")
-    figure.suptitle("Worst mistakes: least probability for the true class (orange) first", fontsize=11)
-    cells = figure.subfigures(rows, columns, squeeze=False).flat
-    for cell, image, p, target in zip(cells, images, probabilities, targets):
-        picture, bars = cell.subplots(2, 1, height_ratios=[2.2, 1])
-        picture.imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
-        picture.set_axis_off()
-        shown = [int(index) for index in np.argsort(-p)[:3]]
-        shown = shown if target in shown else [*shown[:2], int(target)]
-        colors = [ORANGE if index == target else BLUE for index in shown]
-        bars.barh(range(len(shown)), p[shown], color=colors)
-        for row, index in enumerate(shown):
-            bars.text(1.04, row, f"{p[index]:.2%}" if p[index] < 0.01 else f"{p[index]:.0%}", va="center", fontsize=8)
-        bars.set_yticks(range(len(shown)), [names[index] for index in shown], fontsize=8)
-        bars.set(xlim=(0, 1), xticks=[])
-        bars.invert_yaxis()
-        bars.spines[["top", "right", "bottom"]].set_visible(False)
+    """Each mistake (N, C, H, W) with its three most probable classes, the true one always among them."""
+    columns = min(len(images), 5)
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(2.2 * columns, 2.7 * rows + 0.6), layout="constrained")
+    figure.suptitle("Worst mistakes, the true class in orange", fontsize=12)
+    axes = figure.subplots(2 * rows, columns, height_ratios=[2.4, 1] * rows, squeeze=False)
+    for cell in axes.flat:
+        cell.set_axis_off()
+    for index, (image, p, target) in enumerate(zip(images, probabilities, targets)):
+        row, column = divmod(index, columns)
+        axes[2 * row, column].imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
+        draw_probabilities(axes[2 * row + 1, column], p, int(target), names)
     return figure
+
+
+def draw_probabilities(axes: Axes, p: np.ndarray, target: int, names: list[str], n_shown: int = 3) -> None:
+    """The most probable classes as bars, the true one always among them."""
+    shown = [int(index) for index in np.argsort(-p)[:n_shown]]
+    if target not in shown:
+        shown[-1] = target
+    axes.set_axis_on()
+    axes.barh(range(len(shown)), p[shown], color=[ORANGE if index == target else BLUE for index in shown])
+    for row, index in enumerate(shown):
+        share = f"{p[index]:.0%}" if p[index] >= 0.01 else f"{p[index]:.1%}" if p[index] >= 0.001 else "< 0.1%"
+        axes.text(p[index] + 0.03, row, share, va="center", fontsize=8)
+    axes.set_yticks(range(len(shown)), [names[index][:MAX_NAME] for index in shown], fontsize=9)
+    for label, index in zip(axes.get_yticklabels(), shown):
+        label.set(color=ORANGE if index == target else "black", fontweight="bold" if index == target else "normal")
+    axes.set(xlim=(0, 1.3), xticks=[])
+    axes.invert_yaxis()
+    axes.spines[["top", "right", "bottom"]].set_visible(False)

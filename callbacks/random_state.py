@@ -1,0 +1,58 @@
+"""Random states in the checkpoint, so that a resumed run draws what the uninterrupted one would have."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+
+def get_random_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, as plain numbers and tensors."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), *rest],  # type: ignore[union-attr]
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what ``get_random_state`` gave; CUDA states only where there are as many devices."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([cuda.cpu() for cuda in state["cuda"]])
+
+
+class RandomState(Callback):
+    """Saves every rank's random state with each checkpoint and restores it at the first batch after a resume.
+
+    Not earlier: what Lightning does between loading and the first batch may itself draw numbers.
+    """
+
+    def __init__(self) -> None:
+        self._to_restore: list[dict[str, Any]] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Collect the states of all ranks; every rank comes through here."""
+        states: list[Any] = [get_random_state()]
+        if trainer.world_size > 1:
+            states = states * trainer.world_size
+            torch.distributed.all_gather_object(states, get_random_state())
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the states until the first batch; a run on another number of ranks starts afresh."""
+        states = checkpoint.get("random_states", [])
+        self._to_restore = states if len(states) == trainer.world_size else []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Restore once."""
+        if self._to_restore:
+            set_random_state(self._to_restore[trainer.global_rank])
+            self._to_restore = []
