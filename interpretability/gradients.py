@@ -7,16 +7,19 @@ own gradient in its row.
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from interpretability.layers import evaluating, replace
 from interpretability.targets import Target, target_scores
+
+UNRELATED = "the score does not depend on what is explained through differentiable operations"
 
 
 def input_gradient(model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
     """∂score/∂x, of the shape of ``x`` (N, …)   eq. 3.1.
 
-    A model that offers ``input_gradient(x, target)`` is asked for it; autograd serves the others, and
-    callable targets. The model comes back as it was.
+    A model that offers ``input_gradient(x, target)`` is asked for it; autograd serves the others. The model
+    comes back as it was.
     """
     with evaluating(model):
         return point_gradient(model, None, x, x, target)
@@ -42,7 +45,7 @@ def point_gradient(model: nn.Module, layer: str | None, point: Tensor, x: Tensor
     For use inside :func:`evaluating`. Where ``layer`` is None the point is the input.
     """
     explicit = getattr(model, "input_gradient", None)
-    if layer is None and explicit is not None and not callable(target):
+    if layer is None and explicit is not None:
         return explicit(point, target).detach()
     leaf, scores = trace(model, layer, x, target, point)
     return score_gradient(scores, leaf)
@@ -70,14 +73,22 @@ def trace(
     return leaf, target_scores(logits, target)
 
 
-def score_gradient(scores: Tensor, leaf: Tensor) -> Tensor:
-    """∂(Σ scores)/∂leaf; a ValueError where no differentiable path joins them."""
+def score_gradient(scores: Tensor, point: Tensor | GradientEdge, keep_graph: bool = False) -> Tensor:
+    """∂(Σ scores)/∂point; a ValueError where no differentiable path joins them."""
     gradient = None
     if scores.requires_grad:
-        (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+        (gradient,) = torch.autograd.grad(scores.sum(), point, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
-        raise ValueError("the score does not depend on what is explained through differentiable operations")
+        raise ValueError(UNRELATED)
     return gradient
+
+
+def copied_from(copy: Tensor) -> GradientEdge:
+    """The place in the graph that ``copy`` is a clone of, as it was then: what was captured, as a point."""
+    node, index = copy.grad_fn.next_functions[0] if copy.grad_fn is not None else (None, 0)
+    if node is None:
+        raise ValueError(UNRELATED)
+    return GradientEdge(node, index)
 
 
 def _leaf(value: Tensor) -> Tensor:

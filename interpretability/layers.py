@@ -67,8 +67,10 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Inside the block, each forward pass of ``model`` goes on with ``edit(output)`` at ``layer``.
+
+    Where the edit returns None, with the output as it is.
 
     A layer that works in place hands out the very tensor it was given, so the edit is written into that
     tensor: whoever holds it sees the edit, as they would have seen the layer's own result.
@@ -90,10 +92,12 @@ def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> I
         if not isinstance(output, Tensor):
             raise ValueError(f"layer {layer!r} returns a {type(output).__name__}, not one tensor")
         edited = edit(output)
+        if edited is None:
+            return None
         if edited.shape != output.shape:
             raise ValueError(f"layer {layer!r} returns {tuple(output.shape)}; cannot put {tuple(edited.shape)} there")
         if getattr(module, "inplace", False):
-            return output if edited is output else output.copy_(edited)
+            return output.copy_(edited)
         return edited
 
     def finish(module, args, output):
@@ -111,14 +115,13 @@ def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> I
 def capture(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Inside the block, each forward pass of ``model`` leaves the outputs of ``layers`` in the yielded dict.
 
-    They are copies, with their autograd history, so that a later in-place operation cannot change them.
+    They are copies, with their autograd history, that no later in-place operation changes.
     """
     outputs: dict[str, Tensor] = {}
 
-    def recorder(name: str) -> Callable[[Tensor], Tensor]:
-        def record(output: Tensor) -> Tensor:
+    def recorder(name: str) -> Callable[[Tensor], None]:
+        def record(output: Tensor) -> None:
             outputs[name] = output.clone()
-            return output
 
         return record
 

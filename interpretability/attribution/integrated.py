@@ -1,0 +1,108 @@
+"""Integrated gradients: the gradient averaged along the straight path from a baseline."""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interpretability.attribution.base import Attribution
+from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, stacked
+from interpretability.gradients import point_gradient
+from interpretability.layers import capture
+from interpretability.names import unknown
+from interpretability.targets import Target, repeat_target, resolve_target, target_scores
+
+RULES = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
+TOLERANCE = 0.05  # of the difference in score, before the completeness error is worth a warning
+
+
+class IntegratedGradients(Attribution):
+    """(point − start) · ∫₀¹ ∂score/∂point (start + α(point − start)) dα   eq. 3.5.
+
+    Sundararajan, Taly, Yan 2017, "Axiomatic attribution for deep networks", equation 1. The attributions sum to
+    score(x) − score(baseline); by how much they miss it is left in ``completeness_error`` (N,), and a large miss
+    is a warning. At a layer the path runs between the layer's outputs at the baseline and at ``x``.
+
+    Args:
+        model: see :class:`Attribution`.
+        layer: see :class:`Attribution`.
+        n_steps: points on the path; memory does not grow with them.
+        baseline: a number, or a tensor that broadcasts to ``x``.
+        rule: how the integral is taken, one of ``RULES``.
+        batch_size: rows in a forward pass.
+    """
+
+    completeness_error: Tensor | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: str | None = None,
+        n_steps: int = 50,
+        baseline: float | Tensor = 0.0,
+        rule: str = "gausslegendre",
+        batch_size: int = BATCH_SIZE,
+    ):
+        super().__init__(model, layer)
+        self.alphas, self.weights = quadrature(rule, n_steps)
+        self.baseline = baseline
+        self.batch_size = at_least("batch_size", batch_size, 1)
+
+    def attribute(self, x: Tensor, target: Target) -> Tensor:
+        """n_steps forward and backward passes in batches, and one forward pass for the two ends."""
+        (start, end), difference, target = self._ends(x, target)
+        integral = torch.zeros_like(end)
+        for steps in batches(len(self.alphas), len(x), self.batch_size, "integrated gradients"):
+            alphas, weights = (values[steps].to(end) for values in (self.alphas, self.weights))
+            k = len(alphas)
+            points = torch.lerp(start, end, alphas.view(k, *[1] * end.ndim)).flatten(0, 1)  # (kN, …)
+            gradients = point_gradient(self.model, self.layer, points, stacked(x, k), repeat_target(target, k))
+            integral += torch.tensordot(weights, gradients.view(k, *end.shape), dims=1)
+        attribution = (end - start) * integral
+        self._check_completeness(attribution, difference)
+        return attribution
+
+    def _ends(self, x: Tensor, target: Target) -> tuple[tuple[Tensor, Tensor], Tensor, Target]:
+        """The two ends of the path, the difference in score between them, and the target at ``x``."""
+        baseline = torch.as_tensor(self.baseline).to(x)
+        both = torch.cat([expanded(baseline, x), x])
+        layers = [] if self.layer is None else [self.layer]
+        with torch.no_grad(), capture(self.model, layers) as outputs:
+            logits = self.model(both.clone())
+        target = resolve_target(logits[len(x) :], target)
+        before, after = target_scores(logits, repeat_target(target, 2)).chunk(2)
+        start, end = (both if self.layer is None else outputs[self.layer]).chunk(2)
+        return (start, end), after - before, target
+
+    def _check_completeness(self, attribution: Tensor, difference: Tensor) -> None:
+        terms = attribution.flatten(1)
+        self.completeness_error = terms.sum(dim=1) - difference  # eq. 3.6
+        allowed = TOLERANCE * difference.abs() + 1e-3 * terms.abs().sum(dim=1)
+        if (self.completeness_error.abs() > allowed).any():
+            worst = float(self.completeness_error.abs().max())
+            warnings.warn(f"integrated gradients miss completeness by up to {worst:.3g}: raise n_steps", stacklevel=4)
+
+
+def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
+    """Points in [0, 1] and weights that sum to 1 (float64)   eq. 3.7."""
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
+    n = at_least("n_steps", n_steps, 2 if rule == "riemann_trapezoid" else 1)
+    if rule == "gausslegendre":
+        nodes, masses = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(n))  # on [−1, 1]
+        return (nodes + 1) / 2, masses / 2
+    if rule == "riemann_trapezoid":
+        weights = torch.full((n,), 1 / (n - 1), dtype=torch.float64)
+        weights[[0, -1]] /= 2
+        return torch.linspace(0, 1, n, dtype=torch.float64), weights
+    offset = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}[rule]
+    return (torch.arange(n, dtype=torch.float64) + offset) / n, torch.full((n,), 1 / n, dtype=torch.float64)
+
+
+def expanded(baseline: Tensor, x: Tensor) -> Tensor:
+    """``baseline`` in the shape of ``x``; a ValueError where it does not broadcast to that."""
+    try:
+        return baseline.expand_as(x)
+    except RuntimeError:
+        raise ValueError(f"baseline {tuple(baseline.shape)} does not fit input {tuple(x.shape)}") from None

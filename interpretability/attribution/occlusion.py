@@ -1,0 +1,84 @@
+"""Occlusion: what the score loses when a window of the image is covered."""
+
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from interpretability.attribution.base import Attribution
+from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, stacked
+from interpretability.layers import capture, forward_from
+from interpretability.targets import Target, repeat_target, resolve_target, target_scores
+
+
+class Occlusion(Attribution):
+    """The drop in score when a window over all channels is covered, averaged over the windows on a pixel   eq. 4.8.
+
+    Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks", section 4.2. Windows start
+    every ``stride`` pixels; the last of a row or column is clipped at the border.
+
+    Args:
+        model: see :class:`Attribution`.
+        layer: see :class:`Attribution`; its output must be (N, C, h, w).
+        window: height and width, or one number for both.
+        stride: likewise; at most the window, so that every pixel is covered.
+        baseline: the value a covered pixel takes, a number or a tensor that broadcasts to a sample.
+        batch_size: rows in a forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: str | None = None,
+        window: int | tuple[int, int] = 8,
+        stride: int | tuple[int, int] = 4,
+        baseline: float | Tensor = 0.0,
+        batch_size: int = BATCH_SIZE,
+    ):
+        super().__init__(model, layer)
+        self.window, self.stride = _pair("window", window), _pair("stride", stride)
+        self.baseline = baseline
+        self.batch_size = at_least("batch_size", batch_size, 1)
+
+    @torch.no_grad()
+    def attribute(self, x: Tensor, target: Target) -> Tensor:
+        """One forward pass per window and sample, in batches."""
+        with capture(self.model, [] if self.layer is None else [self.layer]) as outputs:
+            logits = self.model(x.clone())
+        target = resolve_target(logits, target)
+        whole = target_scores(logits, target)  # (N,)
+        point = x if self.layer is None else outputs[self.layer]
+        masks = window_masks(point, self.window, self.stride)  # (windows, h, w)
+        baseline = torch.as_tensor(self.baseline).to(point)
+        total = torch.zeros(len(x), masks[0].numel()).to(point)
+        for windows in batches(len(masks), len(x), self.batch_size, "occlusion"):
+            covered = masks[windows]
+            k = len(covered)
+            points = torch.where(covered[:, None, None], baseline, point).flatten(0, 1)  # (kN, C, h, w)
+            logits = forward_from(self.model, self.layer, points, stacked(x, k))
+            drop = whole - target_scores(logits, repeat_target(target, k)).view(k, len(x))
+            total += drop.T @ covered.flatten(1).to(point)
+        mean = (total / masks.flatten(1).sum(dim=0)).view(len(x), 1, *point.shape[2:])
+        return mean.expand_as(point).clone()
+
+
+def window_masks(point: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Which positions each window covers: bool (windows, h, w), row by row."""
+    if point.ndim != 4:
+        raise ValueError(f"occlusion needs images or maps (N, C, h, w); got {tuple(point.shape)}")
+    sides = []
+    for name, size, width, step in zip(("height", "width"), point.shape[2:], window, stride):
+        if width > size:
+            raise ValueError(f"window {width} is larger than the {name} {size} of what it covers")
+        if step > width and width < size:
+            raise ValueError(f"stride {step} is larger than the window {width}: some pixels would never be covered")
+        starts = torch.arange(-(-(size - width) // step) + 1, device=point.device) * step
+        places = torch.arange(size, device=point.device)
+        sides.append((places >= starts[:, None]) & (places < starts[:, None] + width))
+    rows, columns = sides
+    return torch.stack([row[:, None] & column for row, column in product(rows, columns)])
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (value, value) if isinstance(value, int) else value
+    return at_least(name, height, 1), at_least(name, width, 1)

@@ -1,0 +1,46 @@
+"""Class activation maps without gradients: what the score is when only one channel's region is shown."""
+
+import torch
+from torch import Tensor, nn
+
+from interpretability.attribution.batches import BATCH_SIZE, at_least, batches
+from interpretability.attribution.cam import ActivationMap, check_map, upsampled
+from interpretability.layers import capture
+from interpretability.targets import Target, repeat_target, resolve_target, target_scores
+
+
+class ScoreCAM(ActivationMap):
+    """Channels weighted by the softmax of the scores of ``x`` seen through each of them   eq. 4.6, 4.7.
+
+    Wang et al. 2020, "Score-CAM", algorithm 1. The score of the black image that the paper subtracts cancels
+    in the softmax. One forward pass per channel, in batches.
+
+    Args:
+        model: see :class:`ActivationMap`.
+        layer: see :class:`ActivationMap`.
+        relu: see :class:`ActivationMap`.
+        batch_size: rows in a forward pass.
+    """
+
+    def __init__(
+        self, model: nn.Module, layer: str | None = None, relu: bool = True, batch_size: int = BATCH_SIZE
+    ):
+        super().__init__(model, layer, relu)
+        self.batch_size = at_least("batch_size", batch_size, 1)
+
+    @torch.no_grad()
+    def attribute(self, x: Tensor, target: Target) -> Tensor:
+        """C forward passes of each sample."""
+        with capture(self.model, [self.layer]) as outputs:
+            target = resolve_target(self.model(x.clone()), target)
+        activation = check_map(outputs[self.layer], self.layer)
+        scores = []
+        for channels in batches(activation.shape[1], len(x), self.batch_size, "ScoreCAM"):
+            masks = upsampled(activation[:, channels], x)  # (N, k, H, W)
+            low, high = (bound(masks, dim=(2, 3), keepdim=True) for bound in (torch.amin, torch.amax))
+            masks = torch.where(high > low, (masks - low) / (high - low), 0).transpose(0, 1)  # (k, N, H, W)
+            seen = (x * masks[:, :, None]).flatten(0, 1)  # (kN, C, H, W)
+            k = len(masks)
+            scores.append(target_scores(self.model(seen), repeat_target(target, k)).view(k, len(x)))
+        weights = torch.cat(scores).T.softmax(dim=1)  # (N, C)
+        return self.weighted(activation, weights[:, :, None, None])
