@@ -1,0 +1,199 @@
+"""Seeing every operation of a forward pass, whichever way the model spells it.
+
+``nn.ReLU()(z)``, ``F.relu(z)``, ``z.relu()``, ``z.relu_()`` are one operation, called ``relu`` here. A method
+that gives operations a meaning of its own (a relevance rule, a difference from a baseline) says so by
+name, for modules, functional calls and reused modules alike. A name without an entry is an error that
+lists the names there are: nothing passes through unseen.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Handler = Callable[..., Any]  # (operations, func, args, kwargs) -> what func returns
+
+ACTIVATIONS = (
+    "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "gelu", "silu", "elu", "selu", "celu", "mish", "relu6",
+    "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "softsign", "clamp",
+)  # fmt: skip
+REARRANGEMENTS = (
+    "flatten", "unflatten", "view", "reshape", "permute", "transpose", "t", "T", "mT", "squeeze", "unsqueeze",
+    "getitem", "select", "narrow", "gather", "cat", "concat", "stack", "chunk", "split", "unbind", "pad", "expand",
+    "flip", "roll", "movedim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "copy", "to",
+    "float", "double", "type_as",
+)  # fmt: skip
+DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+AVERAGES = (
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "mean", "sum",
+)  # fmt: skip
+MAX_POOLS = (
+    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+)  # fmt: skip
+COMMUTATIVE = ("add", "mul")
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+ALIASES = {"truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "mm": "matmul", "swapaxes": "transpose"}
+
+
+class UnsupportedOperation(ValueError):
+    """An operation that the method has no rule for."""
+
+
+class Operations(TorchFunctionMode):
+    """Inside ``with``, operations on what depends on ``x`` go to the handler of their name.
+
+    In-place operations are carried out on a copy, and whoever still holds the changed tensor is given the
+    copy instead; so handlers never see one, and autograd's saved values stay as they were.
+
+    A subclass names its method, for errors, and its handlers: what to do in place of an operation. They are
+    the class's, not bound to an instance, so that a forward pass leaves no reference cycle behind.
+
+    Args:
+        x: the tensor whose influence is followed.
+    """
+
+    method: str
+    handlers: Mapping[str, Handler]
+
+    def __init__(self, x: Tensor):
+        super().__init__()
+        self._followed: dict[int, Tensor] = {id(x): x}  # holds on to them, so that an id stays theirs
+        self._now: dict[int, Tensor] = {}  # tensors changed in place -> what they have become
+        self._stale: set[int] = set()  # the storages of those tensors
+
+    def follows(self, value: object) -> bool:
+        """Whether ``value`` is a tensor that depends on ``x``."""
+        return id(value) in self._followed
+
+    def current(self, value: Any) -> Any:
+        """``value`` with every tensor that was changed in place exchanged for what it has become."""
+        if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+            return type(value)([self.current(item) for item in value])
+        while id(value) in self._now:
+            value = self._now[id(value)]
+        return value
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name, in_place = operation_name(func), changes_in_place(func, args, kwargs)
+        if self._now:
+            args, kwargs = self.current(tuple(args)), {key: self.current(value) for key, value in kwargs.items()}
+        self._check_visible([*tensors_in(args), *tensors_in(kwargs)], name)
+        if not any(map(self.follows, [*tensors_in(args), *tensors_in(kwargs)])):
+            return func(*args, **kwargs)
+        if not args:
+            raise self.unsupported(f"{name} with its input as a keyword")
+        changed = args[0] if in_place else None
+        if in_place:
+            args = (changed.clone(), *args[1:])
+            self._follow(args[0])
+        handler = self.handlers.get(name)
+        result = func(*args, **kwargs) if handler is None else handler(self, func, args, kwargs)
+        if handler is None and (in_place or name == "setitem" or any(True for _ in tensors_in(result))):
+            raise self.unsupported(name)
+        self._follow(result)
+        if changed is not None:
+            self._now[id(changed)] = result
+            self._stale.add(changed.untyped_storage().data_ptr())
+            self._follow(changed)
+        return result
+
+    def _follow(self, result: Any) -> None:
+        self._followed.update((id(tensor), tensor) for tensor in tensors_in(result))
+
+    def unsupported(self, operation: str) -> UnsupportedOperation:
+        """The error for an operation without a rule: where it is, and the rules that exist."""
+        known = ", ".join(self.handlers)
+        return UnsupportedOperation(f"{self.method} has no rule for {operation}{_place()}; rules exist for: {known}")
+
+    def only_input(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        """The argument that depends on the input, where it is the only one and in its place; else an error."""
+        name = operation_name(func)
+        followed = [tensor for tensor in tensors_in([args, kwargs]) if self.follows(tensor)]
+        if len(followed) > 1:
+            raise self.unsupported(f"{name} of values that both depend on the input")
+        if args[0] is not followed[0] and name not in COMMUTATIVE:
+            raise self.unsupported(f"{name} with the input in second place")
+        return followed[0]
+
+    def _check_visible(self, arguments: list[Tensor], name: str) -> None:
+        for tensor in arguments:
+            if self.follows(tensor):
+                if self._stale and tensor.untyped_storage().data_ptr() in self._stale:
+                    raise UnsupportedOperation(f"{name}{_place()} reads a view of a tensor that was changed in place")
+            elif tensor.grad_fn is not None:
+                hidden = tensor.grad_fn.name()
+                raise UnsupportedOperation(f"{self.method} cannot see into {hidden}, which feeds {name}{_place()}")
+
+
+def check_dropout(func: Callable, args: tuple, kwargs: dict) -> None:
+    """Raise where a dropout drops although the model is in eval mode, as ``F.dropout(x)`` does."""
+    given = dict(zip(("input", "p", "training"), args)) | kwargs
+    given.setdefault("training", given.pop("train", func.__module__ == "torch.nn.functional"))
+    if given["training"]:
+        raise UnsupportedOperation(f"dropout{_place()} is on in eval mode; call it with training=self.training")
+
+
+def _place() -> str:
+    """`` in Conv2d``: the innermost module whose code is running, if any."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Module):
+            return f" in {type(module).__name__}"
+        frame = frame.f_back
+    return ""
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """The tensors in ``value``, looking into lists, tuples and the values of a dict."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+
+
+@lru_cache(maxsize=None)
+def operation_name(func: Callable) -> str:
+    """One name for all spellings: ``Tensor.__iadd__``, ``Tensor.add_`` and ``torch.add`` are ``add``."""
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        name = getattr(func.__self__, "__name__", name)  # type: ignore[attr-defined]
+    if name.startswith("__") and name.endswith("__"):
+        name = name[2:-2]
+        if _is_augmented(name) or name in {"radd", "rmul"}:
+            name = name[1:]
+    name = name.removeprefix("_").removesuffix("_").removesuffix("_with_indices")
+    return ALIASES.get(name, name)
+
+
+def changes_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether the call writes into its first argument: ``add_``, ``+=``, ``inplace=True``."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return _is_augmented(name[2:-2])
+    if name.endswith("_") or kwargs.get("inplace"):
+        return True
+    position = _position_of_inplace(func)
+    return position is not None and len(args) > position and bool(args[position])
+
+
+def _is_augmented(name: str) -> bool:
+    return name in {"iadd", "isub", "imul", "itruediv", "imatmul", "ipow", "ifloordiv", "imod", "iand", "ior", "ixor"}
+
+
+@lru_cache(maxsize=None)
+def _position_of_inplace(func: Callable) -> int | None:
+    try:
+        names = list(inspect.signature(func).parameters)
+    except (ValueError, TypeError):  # most of torch is built in and has no signature, nor the argument
+        return None
+    return names.index("inplace") if "inplace" in names else None
