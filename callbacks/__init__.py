@@ -2,7 +2,9 @@
 
 from callbacks.early_stopping import EarlyStopping
 from callbacks.figures import tensorboard_command
+from callbacks.random_state import RandomState
 from callbacks.regression_plot import RegressionPlot
+from callbacks.run_progress import RunProgress
 from callbacks.test_report import TestReport
 
-__all__ = ["EarlyStopping", "RegressionPlot", "TestReport", "tensorboard_command"]
+__all__ = ["EarlyStopping", "RandomState", "RegressionPlot", "RunProgress", "TestReport", "tensorboard_command"]

@@ -1,0 +1,159 @@
+"""LightningCLI for this project: any model, data and callback by name, one folder a run, shapes from the data."""
+
+import os
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import callbacks  # noqa: F401  (names that a configuration may use without their package)
+import datamodules  # noqa: F401
+import lit_models  # noqa: F401
+from callbacks import RandomState, RunProgress
+from console import UserError
+from training.arguments import Arguments
+from training.interrupts import StopWhenAsked
+from training.run_directory import MetricsFile, new_run_directory
+
+SHAPES = ("input_shape", "num_outputs")
+
+
+def as_list(value: Any) -> Any:
+    """Tuples as lists, so that a shape from YAML equals one from code."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def given_shapes(arguments: Arguments) -> dict[str, Any]:
+    """The shapes that configuration files or options name by hand; the later wins."""
+    given: dict[str, Any] = {}
+    for path in arguments.configs:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        model = settings.get("model") if isinstance(settings, dict) else None
+        init_args = model.get("init_args") if isinstance(model, dict) else None
+        given |= {name: init_args[name] for name in SHAPES if isinstance(init_args, dict) and name in init_args}
+    for name in SHAPES:
+        pattern = re.compile(rf"--model\.(?:init_args\.)?{name}(?:=(.*))?")
+        for word, following in zip(arguments.rest, [*arguments.rest[1:], ""]):
+            if found := pattern.fullmatch(word):
+                given[name] = yaml.safe_load(following if found[1] is None else found[1])
+    return given
+
+
+@dataclass
+class Checkpoints:
+    """What ``best.ckpt`` follows, and how often checkpoints are considered.
+
+    Args:
+        monitor: the logged metric that decides which epoch is best.
+        mode: whether a smaller (``min``) or a larger (``max``) value is better.
+        every_n_epochs: epochs between two checkpoints.
+    """
+
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    every_n_epochs: int = 1
+
+    def callbacks(self, folder: Path) -> list[ModelCheckpoint]:
+        """One keeps ``best.ckpt``, the other ``last.ckpt``; both in ``folder``, both overwritten in place."""
+        shared: dict[str, Any] = {
+            "dirpath": folder,
+            "every_n_epochs": self.every_n_epochs,
+            "enable_version_counter": False,
+            "save_on_train_epoch_end": True,
+        }
+        best = ModelCheckpoint(filename="best", monitor=self.monitor, mode=self.mode, **shared)
+        return [best, ModelCheckpoint(filename="last", **shared)]
+
+
+class BacklitCLI(LightningCLI):
+    """Parses, instantiates, and knows the run's folder.
+
+    Args:
+        arguments: the command line, split.
+        write_run: make a folder with logger and checkpoints; without, the Trainer only evaluates.
+    """
+
+    trainer: Trainer
+
+    def __init__(self, arguments: Arguments, write_run: bool = True):
+        self.arguments, self.write_run = arguments, write_run
+        self.folder: Path | None = None
+        self.given_shapes = given_shapes(arguments)
+        files = [word for path in arguments.configs for word in ("--config", str(path))]
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": f"train.py {arguments.experiment}"},
+            args=files + arguments.rest,
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Checkpoint settings, and the shapes that flow from the data into a model that asks for them."""
+        parser.add_class_arguments(Checkpoints, "checkpoint")
+        for name in SHAPES:
+            parser.link_arguments("data", f"model.init_args.{name}", partial(self._shape, name), apply_on="instantiate")
+
+    def _shape(self, name: str, data: LightningDataModule) -> Any:
+        """The data's ``input_shape`` or ``num_outputs``; a different one given by hand is an error."""
+        flows, given = getattr(data, name, None), self.given_shapes.get(name)
+        source = type(data).__name__
+        if flows is None and given is None:
+            raise UserError(f"{source} does not say its {name}; give it that attribute, or --model.{name}")
+        if flows is not None and given is not None and as_list(flows) != as_list(given):
+            raise UserError(
+                f"--model.{name} is {given}, but {source} has {flows}; leave it out, it follows from the data"
+            )
+        return given if flows is None else flows
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse what was handed in, not ``sys.argv``."""
+        self.config = parser.parse_args(args)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer, with the run's folder, loggers and checkpoints where a run is written."""
+        if not self.write_run:
+            return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
+        settings = self.config_init["trainer"]
+        resume = self.arguments.resume
+        root = Path(settings["default_root_dir"] or ".")
+        self.folder = resume.parents[1] if resume else new_run_directory(root, self.arguments.experiment)
+        if settings["logger"] in (None, True):
+            kwargs["logger"] = self._loggers(self.folder)
+        checkpoints = self.folder / "checkpoints"
+        ours: list[Callback] = [RandomState(), StopWhenAsked(checkpoints / "last.ckpt")]
+        if settings["enable_progress_bar"] is not False:
+            ours.append(RunProgress())
+        if not settings["fast_dev_run"] and settings["enable_checkpointing"] is not False:
+            ours += self.config_init["checkpoint"].callbacks(checkpoints)
+        self.trainer_defaults["callbacks"] = ours
+        return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self, folder: Path) -> list:
+        resume = self.arguments.resume
+        step = None if resume is None else torch.load(resume, weights_only=True, map_location="cpu")["global_step"]
+        tensorboard = TensorBoardLogger(
+            folder.parents[1], folder.parent.name, folder.name, default_hp_metric=False, purge_step=step
+        )
+        return [tensorboard, MetricsFile(folder)]
+
+    def save_config(self) -> None:
+        """Write the resolved settings to ``config.yaml`` in the run's folder; only the first rank does."""
+        if self.folder is None or not self.trainer.is_global_zero:
+            return
+        partial = self.folder / "config.yaml.partial"
+        partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
+        os.replace(partial, self.folder / "config.yaml")

@@ -1,0 +1,22 @@
+"""The end of a run: a short table, where everything lies, and how to look at it."""
+
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+RESULT_STAGES = ("test", "val", "train")
+
+
+def results_table(metrics: dict[str, float]) -> str:
+    """Metrics under their log keys, those of the test stage first, a line each: ``test/accuracy 0.9912``."""
+    shown = [key for stage in RESULT_STAGES for key in sorted(metrics) if key.split("/")[0] == stage]
+    width = max((len(key) for key in shown), default=0)
+    return "\n".join(f"{key:<{width}} {metrics[key]:.4f}" for key in shown)
+
+
+def log_hyperparameters(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Hyper-parameters beside final metrics in TensorBoard's HParams tab, in the run's own directory."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            scalars = {k: v for k, v in logger.hparams.items() if isinstance(v, int | float | str | bool)}
+            logger.log_hyperparams(scalars, metrics, step=trainer.global_step)
+            logger.finalize("success")

@@ -1,0 +1,115 @@
+"""A whole run: build from the command line, train, test the best checkpoint, report."""
+
+import logging
+import pickle
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jsonargparse import ArgumentError
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from callbacks import tensorboard_command
+from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from training.arguments import Arguments
+from training.cli import BacklitCLI
+from training.interrupts import Interrupted
+from training.messages import condense
+from training.results import log_hyperparameters, results_table
+
+# said by libraries about themselves, nothing that a user of this program could act on
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The '\w+_dataloader' does not have many workers",
+    r".*`sync_dist=True`.*",
+    r"Checkpoint directory .* exists and is not empty",
+    r"Trying to infer the `batch_size`",
+)
+
+
+def quiet_libraries() -> None:
+    """Keep Lightning's advertisements and its advice about loader processes off the terminal."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Configuration errors of the libraries become errors of the person who wrote the configuration."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise UserError(condense(str(error))) from error
+    except ValueError as error:
+        raise UserError(condense(str(error))) from error
+    except (MisconfigurationException, ArithmeticError, pickle.UnpicklingError) as error:
+        raise UserError(str(error)) from error
+
+
+def build(arguments: Arguments, write_run: bool = True) -> BacklitCLI:
+    """Model, data and Trainer from the command line; ``EXPERIMENT --help`` ends here, with every option."""
+    quiet_libraries()
+    with user_errors():
+        return BacklitCLI(arguments, write_run)
+
+
+def train(arguments: Arguments, started: float) -> int | None:
+    """Fit, test the best checkpoint, print the results; the exit code of an interrupted run otherwise."""
+    cli = build(arguments)
+    cli.save_config()
+    try:
+        with user_errors():
+            fit_start = time.monotonic()
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=arguments.resume, weights_only=True)
+            fit_seconds = time.monotonic() - fit_start
+            metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
+            metrics |= run_test_stage(cli, best_checkpoint(cli))
+    except (SystemExit, KeyboardInterrupt) as stop:
+        return interrupted(cli, stop)
+    if cli.folder is not None and cli.trainer.is_global_zero:
+        log_hyperparameters(cli.trainer, metrics)
+        print(results_table(metrics))
+        print(f"trained {fit_seconds:.1f} s, in all {time.monotonic() - started:.1f} s")
+        print(f"run {cli.folder}")
+        print(f"watch: {tensorboard_command(cli.folder.parents[1])}")
+    return None
+
+
+def interrupted(cli: BacklitCLI, stop: BaseException) -> int:
+    """Say how to go on; the exit code says which signal it was."""
+    cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__context__
+    if not isinstance(cause, KeyboardInterrupt):
+        raise stop
+    if isinstance(cause, Interrupted) and cli.folder is not None and cli.trainer.is_global_zero:
+        print(f"stopped at step {cli.trainer.global_step}; to go on: train.py --resume {cli.folder}")
+    terminated = isinstance(cause, Interrupted) and cause.signum == signal.SIGTERM
+    return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+
+
+def best_checkpoint(cli: BacklitCLI) -> Path | None:
+    """``best.ckpt`` of this run, if it was written."""
+    best = cli.folder / "checkpoints" / "best.ckpt" if cli.folder else None
+    return best if best is not None and best.is_file() else None
+
+
+def run_test_stage(cli: BacklitCLI, checkpoint: Path | None) -> dict[str, float]:
+    """The test metrics; none where model or data have no test stage."""
+    if not is_overridden("test_step", cli.model) or not is_overridden("test_dataloader", cli.datamodule):
+        return {}
+    results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    return {key: value for result in results for key, value in result.items()}
+
+
+def evaluate(arguments: Arguments, checkpoint: Path) -> None:
+    """Print the test stage's results for ``checkpoint``; pictures go beside it, under ``evaluation/``."""
+    cli = build(arguments, write_run=False)
+    with user_errors():
+        metrics = run_test_stage(cli, checkpoint)
+    if not metrics:
+        raise UserError(f"{type(cli.datamodule).__name__} or {type(cli.model).__name__} has no test stage")
+    print(results_table(metrics))
