@@ -1,0 +1,279 @@
+"""`LitMLP`: a multilayer perceptron trained by explicit formulas instead of autograd.
+
+The modules make an ordinary network, which predicts, takes hooks and can be explained like any other. Training
+does not ask autograd: `LitMLP.loss_and_gradients` computes every gradient by the formulas of
+`lit_models.functional`, and the optimisers of `lit_models.optimizers` apply them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_models import checks, functional, network
+from lit_models.layers import Dropout, Normalize
+from lit_models.optimizers import OPTIMIZERS
+from lit_models.schedules import make_schedule, step_schedules
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(functional.LEAKY_SLOPE),
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class LitMLP(LightningModule):
+    """Linear layers with a nonlinearity and dropout between them, trained by explicit gradients.
+
+    The objective is the data term plus (λ/2) Σ w² over weights, never biases; ``train/loss`` logs it, while
+    ``val/loss`` and ``test/loss`` log the data term alone. With ``optimizer="adamw"`` λ decays the weights in
+    the update instead (eq. 2.7).
+
+    Args:
+        input_shape: shape of one sample.
+        num_outputs: numbers predicted, or classes.
+        hidden: width of each hidden layer; none gives a linear model.
+        activation: identity, relu, leaky_relu, tanh, sigmoid, softplus, gelu or silu.
+        loss: mse (mean over all elements), or cross_entropy (mean over the batch) on classes (N,).
+        dropout: probability of dropping a hidden unit, in [0, 1).
+        weight_decay: λ, not negative.
+        optimizer: sgd, adam or adamw, at ``learning_rate``; ``momentum`` and ``nesterov`` are for sgd.
+        schedule: constant, cosine or one_cycle, advanced every ``schedule_interval`` (step or epoch).
+        gradient_clip_val, gradient_clip_algorithm: clip by global norm, or each element by value.
+        accumulate_grad_batches: average the gradients of so many batches into one update.
+        mean, std: the input is normalised by these, inside the model.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (1,),
+        num_outputs: int = 1,
+        hidden: Sequence[int] = (10,),
+        activation: str = "tanh",
+        loss: str = "mse",
+        dropout: float = 0.0,
+        weight_decay: float = 0.0,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-2,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        schedule: str = "constant",
+        schedule_interval: Literal["step", "epoch"] = "step",
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        accumulate_grad_batches: int = 1,
+        mean: float = 0.0,
+        std: float = 1.0,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        checks.hyperparameters(self.hparams)
+        self.automatic_optimization = False
+        self.input_shape, self.num_outputs = tuple(input_shape), num_outputs
+        self.activation, self.loss = activation, loss
+        self.normalize = Normalize(mean, std)
+        self.hidden = nn.Sequential()
+        width = math.prod(input_shape)
+        for units in hidden:
+            self.hidden.extend([nn.Linear(width, units), MODULES[activation](), Dropout(dropout)])
+            width = units
+        self.output = nn.Linear(width, num_outputs)
+        self._linears = (*(m for m in self.hidden if isinstance(m, nn.Linear)), self.output)
+        self._names = [name for name, _ in self.named_parameters()]
+        self._rescales = (mean, std) != (0.0, 1.0)
+        self._penalty = 0.0 if optimizer == "adamw" else weight_decay
+        if loss == "cross_entropy":
+            self.val_accuracy = MulticlassAccuracy(num_outputs, average="micro")
+            self.test_accuracy = MulticlassAccuracy(num_outputs, average="micro")
+        self._loss_sum: Tensor | float = 0.0
+        self._loss_count = 0
+
+    # --- the network --------------------------------------------------------------------------------------
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The penultimate features (N, width) of x (N, *input_shape)."""
+        return self.hidden(self.normalize(x).flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predictions or logits (N, num_outputs) of x (N, *input_shape), through the modules."""
+        return self.output(self.embed(x))
+
+    def loss_and_gradients(self, x: Tensor, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective and its gradient for each parameter's name, by the explicit formulas (eq. 1.19).
+
+        Dropout follows ``self.training``. Raises ValueError where ``x`` or ``t`` does not fit the model.
+        """
+        checks.batch(x, t, self.input_shape, self.num_outputs, self.loss)
+        value, gradients = network.loss_and_gradients(
+            self._flatten(x),
+            t,
+            self._layers(),
+            activation=self.activation,
+            loss=self.loss,
+            dropout=self.hparams.dropout if self.training else 0.0,
+            weight_decay=self._penalty,
+        )
+        return value, dict(zip(self._names, (g for pair in gradients for g in pair)))
+
+    def input_gradient(self, x: Tensor, target: Any = None) -> Tensor:
+        """∂score/∂x, shaped as x (N, *input_shape), by the same formulas and without dropout (eq. 1.18).
+
+        ``target`` is a class, a LongTensor (N,), a callable logits -> (N,), or None for the predicted class.
+        """
+        checks.input_shape(x, self.input_shape)
+        with torch.no_grad():
+            y, caches = network.network_forward(self._flatten(x), self._layers(), self.activation)
+            dy = score_gradient(y, target)
+            dx = network.network_input_backward(dy, caches, self.activation)
+        return dx.view(x.shape) / self.normalize.std
+
+    def _layers(self) -> functional.Layers:
+        return [(linear.weight, linear.bias) for linear in self._linears]
+
+    def _flatten(self, x: Tensor) -> Tensor:
+        return (self.normalize(x) if self._rescales else x).flatten(1)
+
+    # --- training -----------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list:
+        """No callbacks, but the first hook that sees the trainer: refuse here what cannot work."""
+        checks.trainer(self.trainer)
+        return []
+
+    def configure_optimizers(self) -> Any:
+        """The hand-written optimiser, and the schedule of its learning rate where there is one."""
+        h = self.hparams
+        options: dict[str, Any] = {"lr": h.learning_rate}
+        groups: Any = list(self.parameters())
+        if h.optimizer == "sgd":
+            options |= {"momentum": h.momentum, "nesterov": h.nesterov}
+        elif h.optimizer == "adamw":
+            groups = [
+                {"params": [m.weight for m in self._linears], "weight_decay": h.weight_decay},
+                {"params": [m.bias for m in self._linears], "weight_decay": 0.0},
+            ]
+        optimizer = OPTIMIZERS[h.optimizer](groups, **options)
+        if h.schedule == "constant":
+            return optimizer
+        every = h.accumulate_grad_batches
+        return make_schedule(h.schedule, optimizer, h.learning_rate, self.trainer, h.schedule_interval, every)
+
+    def set_gradients(self, gradients: dict[str, Tensor]) -> None:
+        """Put the formulas' results into ``.grad``, in the parameters' dtype."""
+        for p, gradient in zip(self.parameters(), gradients.values()):
+            p.grad = gradient.to(p.dtype)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """The explicit gradients into ``.grad``, then one update (or one for several batches)."""
+        x, t = batch
+        checks.finite(x, "inputs")
+        checks.finite(t, "targets")
+        loss, gradients = self.loss_and_gradients(x, t)
+        if not math.isfinite(loss):
+            raise checks.diverged(loss, self.global_step)
+        self._update(gradients, batch_idx)
+        self._log_training(loss, batch_idx)
+
+    def _update(self, gradients: dict[str, Tensor], batch_idx: int) -> None:
+        """Collect, average over ranks, clip, step: each only where it is asked for."""
+        h, trainer = self.hparams, self.trainer
+        optimizer = self.optimizers()
+        if h.accumulate_grad_batches == 1:
+            self.set_gradients(gradients)
+        else:
+            self._accumulate(gradients)
+            if (batch_idx + 1) % h.accumulate_grad_batches and not self._ends_epoch(batch_idx):
+                return
+        parameters = self.parameters()
+        if trainer.world_size > 1:
+            average_over_ranks([p.grad for p in parameters], trainer.strategy)
+        if h.gradient_clip_val is not None and h.gradient_clip_algorithm == "norm":
+            nn.utils.clip_grad_norm_(self.parameters(), h.gradient_clip_val)
+        elif h.gradient_clip_val is not None:
+            nn.utils.clip_grad_value_(self.parameters(), h.gradient_clip_val)
+        optimizer.step()
+        if h.accumulate_grad_batches > 1:
+            optimizer.zero_grad()
+        step_schedules(trainer.lr_scheduler_configs, "step", trainer.global_step)
+
+    def _accumulate(self, gradients: dict[str, Tensor]) -> None:
+        """Add this batch's share of the average gradient to ``.grad``."""
+        for p, gradient in zip(self.parameters(), gradients.values()):
+            share = gradient.to(p.dtype) / self.hparams.accumulate_grad_batches
+            p.grad = share if p.grad is None else p.grad + share
+
+    def _ends_epoch(self, batch_idx: int) -> bool:
+        return self.trainer.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
+
+    def _log_training(self, loss: Tensor, batch_idx: int) -> None:
+        """Log sparingly, for a tiny network's step costs less than one call of ``log``."""
+        trainer = self.trainer
+        self._loss_sum += loss
+        self._loss_count += 1
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:
+            self.log("train/loss_step", loss)
+        if self._ends_epoch(batch_idx) or 0 < trainer.max_steps <= trainer.global_step:
+            mean = self._loss_sum / self._loss_count
+            self.log("train/loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+            self._loss_sum, self._loss_count = 0.0, 0
+
+    def on_train_epoch_end(self) -> None:
+        """Advance schedules that count epochs; refuse to let weights that overflowed reach a checkpoint."""
+        step_schedules(self.trainer.lr_scheduler_configs, "epoch", self.current_epoch + 1)
+        checks.finite_weights(self.parameters(), self.global_step)
+
+    # --- validation and test ------------------------------------------------------------------------------
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log ``val/loss``, and ``val/accuracy`` of a classifier."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log ``test/loss``, and ``test/accuracy`` of a classifier."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Predictions or logits of a batch, with or without targets."""
+        return self(batch[0] if isinstance(batch, list | tuple) else batch)
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
+        x, t = batch
+        checks.batch(x, t, self.input_shape, self.num_outputs, self.loss)
+        checks.finite(x, "inputs")
+        checks.finite(t, "targets")
+        y = self(x)
+        loss, _ = functional.LOSSES[self.loss].forward(y, t)
+        self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(x))
+        if self.loss == "cross_entropy":
+            accuracy = getattr(self, f"{stage}_accuracy")
+            accuracy(y, t)
+            self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=len(x))
+
+
+def average_over_ranks(gradients: list[Tensor], strategy: Any) -> None:
+    """Replace each gradient by its mean over the processes, in one exchange (eq. 1.21)."""
+    flat = strategy.reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view(gradient.shape))
+
+
+def score_gradient(y: Tensor, target: Any = None) -> Tensor:
+    """∂score/∂y (N, K) for a score that ``target`` picks or computes from the outputs."""
+    if callable(target):
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = y.clone().requires_grad_()
+            return torch.autograd.grad(target(leaf).sum(), leaf)[0]
+    n, k = y.shape
+    classes = y.argmax(1) if target is None else torch.as_tensor(target, device=y.device).expand(n)
+    if not bool(((classes >= 0) & (classes < k)).all()):
+        raise ValueError(f"target {target} is not among the {k} outputs")
+    return torch.zeros_like(y).scatter_(1, classes.unsqueeze(1), 1.0)

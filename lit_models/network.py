@@ -1,0 +1,84 @@
+"""The formulas of `lit_models.functional` composed into a whole network of any depth, or many at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_models import functional as F
+
+Cache = list[tuple[Any, Any, Tensor | None]]  # of each layer: linear, activation, dropout mask
+
+
+def network_forward(
+    x: Tensor, layers: F.Layers, activation: str, dropout: float | Tensor = 0.0
+) -> tuple[Tensor, Cache]:
+    """x (…, N, D) -> y (…, N, K): linear, activation and dropout in turn; the last layer is linear only.
+
+    ``dropout`` 0 leaves it out; a tensor (…, 1, 1) gives each network its own probability.
+    """
+    act = F.ACTIVATIONS[activation].forward
+    drop = isinstance(dropout, Tensor) or dropout > 0
+    caches: Cache = []
+    for w, b in layers[:-1]:
+        z, linear = F.linear_forward(x, w, b)
+        x, state = act(z)
+        mask = None
+        if drop:
+            x, mask = F.dropout_forward(x, dropout)
+        caches.append((linear, state, mask))
+    y, linear = F.linear_forward(x, *layers[-1])
+    caches.append((linear, None, None))
+    return y, caches
+
+
+def _backward_through(caches: Cache, activation: str, dz: Tensor, gradients: list | None) -> Tensor:
+    """dz of the first layer from that of the last (eq. 1.17), collecting (dw, db) on the way where asked."""
+    act = F.ACTIVATIONS[activation].backward
+    for depth in range(len(caches) - 1, -1, -1):
+        if gradients is not None:
+            gradients.append(F.linear_backward(dz, caches[depth][0]))
+        if depth:
+            da = F.linear_input_backward(dz, caches[depth][0])
+            _, state, mask = caches[depth - 1]
+            dz = act(da if mask is None else F.dropout_backward(da, mask), state)
+    return dz
+
+
+def network_backward(dy: Tensor, caches: Cache, activation: str) -> list[tuple[Tensor, Tensor]]:
+    """(dw, db) of each layer, from the input to the output (eq. 1.17)."""
+    gradients: list[tuple[Tensor, Tensor]] = []
+    _backward_through(caches, activation, dy, gradients)
+    return gradients[::-1]
+
+
+def network_input_backward(dy: Tensor, caches: Cache, activation: str) -> Tensor:
+    """dx (…, N, D), the gradient with respect to the input (eq. 1.18)."""
+    return F.linear_input_backward(_backward_through(caches, activation, dy, None), caches[0][0])
+
+
+@torch.no_grad()
+def loss_and_gradients(
+    x: Tensor,
+    t: Tensor,
+    layers: F.Layers,
+    *,
+    activation: str,
+    loss: str = "mse",
+    dropout: float | Tensor = 0.0,
+    weight_decay: float | Tensor = 0.0,
+    share: Tensor | None = None,
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """The loss, data term plus (λ/2) Σ w² over the weights (…), and (dw, db) of each layer (eq. 1.19).
+
+    Args as in `network_forward`, `penalty_forward` (``weight_decay``: λ) and `mse_forward` (``share``).
+    """
+    term = F.LOSSES[loss]
+    y, caches = network_forward(x, layers, activation, dropout)
+    value, cache = term.forward(y, t) if share is None else term.forward(y, t, share)
+    gradients = network_backward(term.backward(cache), caches, activation)
+    if isinstance(weight_decay, Tensor) or weight_decay > 0:
+        for (w, _), (dw, _) in zip(layers, gradients):
+            value = value + F.penalty_forward(w, weight_decay)
+            dw += F.penalty_backward(w, weight_decay)
+    return value, gradients
