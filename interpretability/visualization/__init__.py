@@ -1,0 +1,27 @@
+"""Feature visualisation: images that maximise what a unit, a channel, a direction or a class responds to."""
+
+from interpretability.visualization.objectives import Objective, channel, direction, diversity, logit, neuron
+from interpretability.visualization.parameterization import PARAMETERIZATIONS, Fourier, Parameterization, Pixels
+from interpretability.visualization.regularizers import REGULARIZERS, blur, l1, total_variation
+from interpretability.visualization.transforms import RandomAffine, default_transforms
+from interpretability.visualization.visualize import visualize
+
+__all__ = [
+    "PARAMETERIZATIONS",
+    "REGULARIZERS",
+    "Fourier",
+    "Objective",
+    "Parameterization",
+    "Pixels",
+    "RandomAffine",
+    "blur",
+    "channel",
+    "default_transforms",
+    "direction",
+    "diversity",
+    "l1",
+    "logit",
+    "neuron",
+    "total_variation",
+    "visualize",
+]
