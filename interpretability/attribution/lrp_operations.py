@@ -18,25 +18,14 @@ from interpretability.attribution.operations import (
     DROPOUTS,
     MAX_POOLS,
     REARRANGEMENTS,
+    Carry,
     Handler,
     Operations,
     UnsupportedOperation,
     check_dropout,
     operation_name,
+    value_of,
 )
-
-
-class _Carry(torch.autograd.Function):
-    """``value`` forward; backward, the relevance of ``value`` shared out among ``inputs``."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, shared: Callable[[Tensor], tuple], *inputs: Tensor) -> Tensor:
-        ctx.shared = shared
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> Any:
-        return None, None, *ctx.shared(relevance[0])
 
 
 class RelevanceOperations(Operations):
@@ -67,10 +56,10 @@ class RelevanceOperations(Operations):
     def _pass_on(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """Each element of the output has all its relevance from one element of the input: eq. 5.2."""
         x = self.only_input(func, args, kwargs)
-        value = _value(func, args, kwargs)
+        value = value_of(func, args, kwargs)
         if value.shape != x.shape:
             raise self.unsupported(f"{operation_name(func)} that broadcasts its input")
-        return _Carry.apply(value, lambda r: (r,), x)
+        return Carry.apply(value, lambda r: (r,), x)
 
     def _average(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """A sum of elements with fixed weights: each its share, eq. 5.3."""
@@ -84,31 +73,31 @@ class RelevanceOperations(Operations):
             (weighted,) = torch.autograd.grad(z, leaf, share(r, z.detach(), epsilon))
             return (leaf.detach() * weighted,)
 
-        return _Carry.apply(z.detach(), shared, x)
+        return Carry.apply(z.detach(), shared, x)
 
     def _add(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """Two values share; a constant right behind an affine operation is its bias; any other is a shift."""
         if all(map(self.follows, args[:2])):
             return self._add_two(func, args, kwargs)
-        kind, affine, x = self._affine.get(id(args[0]), (None, None, None))
-        if affine is None or operation_name(func) != "add" or kwargs or not isinstance(args[1], Tensor):
+        before = self._affine.get(id(args[0]))
+        if before is None or operation_name(func) != "add" or kwargs or not isinstance(args[1], Tensor):
             return self._pass_on(func, args, kwargs)
-        bias = args[1].flatten()
+        (kind, affine, x), bias = before, args[1].flatten()
         if len(bias) != len(affine.weight):
             return self._pass_on(func, args, kwargs)
         return self._affine_operation(kind, affine.scaled(torch.ones_like(bias), bias), x, func, args, kwargs)
 
     def _add_two(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        """z = a ± αb, as where a residual connection ends: each its share, eq. 5.3."""
+        """The sum z = a ± αb, as where a residual connection ends: each its share, eq. 5.3."""
         factor = kwargs.get("alpha", 1) * (1 if operation_name(func) == "add" else -1)
-        z, (a, b) = _value(func, args, kwargs), (value.detach() for value in args[:2])
+        z, (a, b) = value_of(func, args, kwargs), (value.detach() for value in args[:2])
         epsilon = self.epsilon
 
         def shared(r: Tensor) -> tuple[Tensor, Tensor]:
             s = share(r, z, epsilon)
             return (a * s).sum_to_size(a.shape), (factor * b * s).sum_to_size(b.shape)
 
-        return _Carry.apply(z, shared, *args[:2])
+        return Carry.apply(z, shared, *args[:2])
 
     def _linear(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         x = self.only_input(func, args, kwargs)
@@ -132,8 +121,9 @@ class RelevanceOperations(Operations):
         """Merged into the affine operation right before it; else an affine operation of its own: eq. 5.7."""
         z = self.only_input(func, args, kwargs)
         scale, shift = _read_batch_norm(*args, **kwargs)
-        kind, affine, x = self._affine.get(id(z), (None, None, None))
-        if affine is not None and kind != "norm" and len(affine.weight) == len(scale):
+        before = self._affine.get(id(z))
+        if before is not None and before[0] != "norm" and len(before[1].weight) == len(scale):
+            kind, affine, x = before
             return self._affine_operation(kind, affine.scaled(scale, shift), x, func, args, kwargs)
         per_channel = (-1, *[1] * (z.ndim - 2))
         alone = Diagonal(scale.view(per_channel), shift.view(per_channel))
@@ -142,9 +132,9 @@ class RelevanceOperations(Operations):
     def _affine_operation(
         self, kind: str, affine: Affine, x: Tensor, func: Callable, args: tuple, kwargs: dict
     ) -> Tensor:
-        z = _value(func, args, kwargs)
+        z = value_of(func, args, kwargs)
         rule, fixed = self.rules[kind], x.detach()
-        result = _Carry.apply(z, lambda r: (rule(affine, fixed, z, r),), x)
+        result = Carry.apply(z, lambda r: (rule(affine, fixed, z, r),), x)
         self._affine[id(result)] = (kind, affine, x)
         return result
 
@@ -162,11 +152,6 @@ class RelevanceOperations(Operations):
         **dict.fromkeys(("rsub", "neg", "mul", "div"), _pass_on),
         **dict.fromkeys(REARRANGEMENTS, _as_gradient),
     }
-
-
-def _value(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    with torch.no_grad():
-        return func(*args, **kwargs).detach()
 
 
 def _read_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Linear:

@@ -106,7 +106,7 @@ Rule = Callable[[Affine, Tensor, Tensor, Tensor], Tensor]  # (affine, x, z, r) -
 
 
 def share(r: Tensor, z: Tensor, epsilon: float) -> Tensor:
-    """s = r / (z + ε·sign z), with sign 0 = 1; where the denominator is 0 there is nothing to share: 0.
+    """The relevance a unit of contribution gets, r / (z + ε·sign z) with sign 0 = 1; 0 where that divides by 0.
 
     eq. 5.3.
     """

@@ -8,24 +8,27 @@ lists the names there are: nothing passes through unseen.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from functools import cache, wraps
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpretability.layers import replace
+
 Handler = Callable[..., Any]  # (operations, func, args, kwargs) -> what func returns
 
 ACTIVATIONS = (
     "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "gelu", "silu", "elu", "selu", "celu", "mish", "relu6",
-    "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "softsign", "clamp",
+    "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "softsign", "prelu", "clamp",
 )  # fmt: skip
 REARRANGEMENTS = (
     "flatten", "unflatten", "view", "reshape", "permute", "transpose", "t", "T", "mT", "squeeze", "unsqueeze",
     "getitem", "select", "narrow", "gather", "cat", "concat", "stack", "chunk", "split", "unbind", "pad", "expand",
-    "flip", "roll", "movedim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "copy", "to",
-    "float", "double", "type_as",
+    "flip", "roll", "movedim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "copy",
+    "to", "float", "double", "type_as",
 )  # fmt: skip
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 AVERAGES = (
@@ -35,13 +38,28 @@ AVERAGES = (
 MAX_POOLS = (
     "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
 )  # fmt: skip
-COMMUTATIVE = ("add", "mul")
+COMMUTATIVE = ("add", "mul", "addmm")  # the input may stand second
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-ALIASES = {"truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "mm": "matmul", "swapaxes": "transpose"}
+ALIASES = {"truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "mm": "matmul"}
 
 
 class UnsupportedOperation(ValueError):
     """An operation that the method has no rule for."""
+
+
+class Carry(torch.autograd.Function):
+    """``value`` forward; backward, what ``shared`` makes of the value's gradient for each of ``inputs``."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shared: Callable[[Tensor], tuple], *inputs: Tensor) -> Tensor:
+        """Keeps only the function: it holds the tensors that it needs."""
+        ctx.shared = shared
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Nothing for the value itself, which comes without history."""
+        return None, None, *ctx.shared(*gradients)
 
 
 class Operations(TorchFunctionMode):
@@ -57,8 +75,8 @@ class Operations(TorchFunctionMode):
         x: the tensor whose influence is followed.
     """
 
-    method: str
-    handlers: Mapping[str, Handler]
+    method: ClassVar[str]
+    handlers: ClassVar[Mapping[str, Handler]]
 
     def __init__(self, x: Tensor):
         super().__init__()
@@ -88,10 +106,9 @@ class Operations(TorchFunctionMode):
             return func(*args, **kwargs)
         if not args:
             raise self.unsupported(f"{name} with its input as a keyword")
-        changed = args[0] if in_place else None
-        if in_place:
-            args = (changed.clone(), *args[1:])
-            self._follow(args[0])
+        changed: Tensor | None = args[0] if in_place else None
+        if changed is not None:
+            func = on_a_copy(func)
         handler = self.handlers.get(name)
         result = func(*args, **kwargs) if handler is None else handler(self, func, args, kwargs)
         if handler is None and (in_place or name == "setitem" or any(True for _ in tensors_in(result))):
@@ -131,6 +148,12 @@ class Operations(TorchFunctionMode):
                 raise UnsupportedOperation(f"{self.method} cannot see into {hidden}, which feeds {name}{_place()}")
 
 
+def value_of(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """The operation's result, without history."""
+    with torch.no_grad():
+        return func(*args, **kwargs).detach()
+
+
 def check_dropout(func: Callable, args: tuple, kwargs: dict) -> None:
     """Raise where a dropout drops although the model is in eval mode, as ``F.dropout(x)`` does."""
     given = dict(zip(("input", "p", "training"), args)) | kwargs
@@ -150,6 +173,22 @@ def _place() -> str:
     return ""
 
 
+@contextmanager
+def passing_through(model: nn.Module, layer: str | None, x: Tensor) -> Iterator[list[Tensor]]:
+    """The point, last in the yielded list after a forward pass: ``x``, or the output of ``layer``.
+
+    The forward pass goes on from a copy of it, so nothing merges what is before it with what comes after.
+    """
+    points = [x]
+
+    def record(output: Tensor) -> Tensor:
+        points.append(output.clone())
+        return points[-1].clone()
+
+    with nullcontext() if layer is None else replace(model, layer, record):
+        yield points
+
+
 def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors in ``value``, looking into lists, tuples and the values of a dict."""
     if isinstance(value, Tensor):
@@ -161,7 +200,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
         yield from tensors_in(list(value.values()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def operation_name(func: Callable) -> str:
     """One name for all spellings: ``Tensor.__iadd__``, ``Tensor.add_`` and ``torch.add`` are ``add``."""
     name = getattr(func, "__name__", str(func))
@@ -190,7 +229,18 @@ def _is_augmented(name: str) -> bool:
     return name in {"iadd", "isub", "imul", "itruediv", "imatmul", "ipow", "ifloordiv", "imod", "iand", "ior", "ixor"}
 
 
-@lru_cache(maxsize=None)
+@cache
+def on_a_copy(func: Callable) -> Callable:
+    """An in-place operation that leaves its first argument alone."""
+
+    @wraps(func)
+    def copying(first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return func(first.clone(), *args, **kwargs)
+
+    return copying
+
+
+@cache
 def _position_of_inplace(func: Callable) -> int | None:
     try:
         names = list(inspect.signature(func).parameters)

@@ -13,7 +13,7 @@ from interpretability.attribution import lrp_rules
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.lrp_operations import RelevanceOperations
 from interpretability.attribution.lrp_rules import Rule
-from interpretability.layers import capture
+from interpretability.attribution.operations import passing_through
 from interpretability.names import unknown
 from interpretability.targets import Target, target_scores
 
@@ -79,14 +79,13 @@ class LRP(Attribution):
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass that remembers what it added up, and one backward pass of relevance."""
         x = x.clone().requires_grad_()
-        operations = RelevanceOperations(self.rules, self.epsilon, x)
-        with capture(self.model, [] if self.layer is None else [self.layer]) as outputs, operations:
-            logits = operations.current(self.model(x))
+        with passing_through(self.model, self.layer, x) as points:
+            with RelevanceOperations(self.rules, self.epsilon, x) as operations:
+                logits = operations.current(self.model(x))
         relevance = _relevance_of(logits, target)
         if not logits.requires_grad:
             raise ValueError("the logits do not depend on x through operations that LRP can follow")
-        point = x if self.layer is None else outputs[self.layer]
-        (attribution,) = torch.autograd.grad(logits, point, relevance, allow_unused=True, materialize_grads=True)
+        (attribution,) = torch.autograd.grad(logits, points[-1], relevance, allow_unused=True, materialize_grads=True)
         return attribution
 
 
