@@ -2,11 +2,14 @@
 
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.cam import GradCAM, GradCAMPlusPlus, GuidedGradCAM
+from interpretability.attribution.conductance import LayerConductance
+from interpretability.attribution.deeplift import DeepLift
 from interpretability.attribution.gradient import InputXGradient, Saliency
 from interpretability.attribution.integrated import IntegratedGradients
 from interpretability.attribution.noise import SmoothGrad, VarGrad
 from interpretability.attribution.occlusion import Occlusion
 from interpretability.attribution.rectified import Deconvolution, GuidedBackprop
+from interpretability.attribution.relevance import LRP
 from interpretability.attribution.score_cam import ScoreCAM
 
 METHODS: dict[str, type[Attribution]] = {
@@ -24,19 +27,25 @@ METHODS: dict[str, type[Attribution]] = {
         GuidedGradCAM,
         ScoreCAM,
         Occlusion,
+        LayerConductance,
+        LRP,
+        DeepLift,
     )
 }
 
 __all__ = [
+    "LRP",
     "METHODS",
     "Attribution",
     "Deconvolution",
+    "DeepLift",
     "GradCAM",
     "GradCAMPlusPlus",
     "GuidedBackprop",
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "LayerConductance",
     "Occlusion",
     "Saliency",
     "ScoreCAM",

@@ -58,12 +58,12 @@ class DeepLift(Attribution):
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass at the baseline, one forward and one backward pass at ``x``."""
         baseline, x = _baseline_batch(torch.as_tensor(self.baseline).to(x), x), x.clone().requires_grad_()
-        with torch.no_grad(), passing_through(self.model, self.layer, baseline) as before:
-            with DifferenceOperations(baseline) as reference:
-                self.model(baseline)
-        with passing_through(self.model, self.layer, x) as after:
-            with DifferenceOperations(x, reference.seen) as operations:
-                logits = operations.current(self.model(x))
+        reference = DifferenceOperations(baseline)
+        with torch.no_grad(), passing_through(self.model, self.layer, baseline) as before, reference:
+            self.model(baseline)
+        operations = DifferenceOperations(x, reference.seen)
+        with passing_through(self.model, self.layer, x) as after, operations:
+            logits = operations.current(self.model(x))
         multiplier = score_gradient(target_scores(logits, target), after[-1])
         return (after[-1].detach() - before[-1]) * multiplier
 

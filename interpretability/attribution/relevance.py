@@ -79,9 +79,9 @@ class LRP(Attribution):
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass that remembers what it added up, and one backward pass of relevance."""
         x = x.clone().requires_grad_()
-        with passing_through(self.model, self.layer, x) as points:
-            with RelevanceOperations(self.rules, self.epsilon, x) as operations:
-                logits = operations.current(self.model(x))
+        operations = RelevanceOperations(self.rules, self.epsilon, x)
+        with passing_through(self.model, self.layer, x) as points, operations:
+            logits = operations.current(self.model(x))
         relevance = _relevance_of(logits, target)
         if not logits.requires_grad:
             raise ValueError("the logits do not depend on x through operations that LRP can follow")
