@@ -6,5 +6,14 @@ from callbacks.random_state import RandomState
 from callbacks.regression_plot import RegressionPlot
 from callbacks.run_progress import RunProgress
 from callbacks.test_report import TestReport
+from callbacks.tsne.logger import TSNELogger
 
-__all__ = ["EarlyStopping", "RandomState", "RegressionPlot", "RunProgress", "TestReport", "tensorboard_command"]
+__all__ = [
+    "EarlyStopping",
+    "RandomState",
+    "RegressionPlot",
+    "RunProgress",
+    "TSNELogger",
+    "TestReport",
+    "tensorboard_command",
+]

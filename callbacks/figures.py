@@ -5,6 +5,7 @@ from :class:`PictureCallback`, which keeps trouble with a picture from becoming 
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,11 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def copy_atomic(source: Path, target: Path) -> None:
+    """Copy a file so that ``target`` is never half there."""
+    write_atomic(target, lambda temporary: shutil.copyfile(source, temporary))
+
+
 def render(figure: Figure) -> np.ndarray:
     """The pixels of a figure, uint8 (H, W, 3)."""
     figure.set_dpi(DPI)
@@ -64,25 +70,33 @@ def render(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def picture_name(tag: str, epoch: int | None) -> str:
+    """``tag`` itself, or ``tag/epoch_0007`` for a picture that comes again."""
+    return tag if epoch is None else f"{tag}/epoch_{epoch:04d}"
+
+
 def log_figure(trainer: Trainer, tag: str, figure: Figure, epoch: int | None = None) -> None:
-    """Write ``figures/<tag>.png`` and show it in TensorBoard under ``tag``, on the first rank alone.
+    """Draw ``figure`` and log it as :func:`log_pixels` does, on the first rank alone."""
+    if trainer.is_global_zero:
+        log_pixels(trainer, tag, render(figure), epoch, trainer.global_step)
+
+
+def log_pixels(trainer: Trainer, tag: str, pixels: np.ndarray, epoch: int | None, step: int) -> None:
+    """Write ``figures/<tag>.png`` and show it in TensorBoard under ``tag``.
 
     Args:
         trainer: where the run's folder and loggers come from.
         tag: the picture's name; a slash makes a folder.
-        figure: what to draw.
+        pixels: uint8 (H, W, 3).
         epoch: for a picture that comes again: it is then ``figures/<tag>/epoch_0007.png``.
+        step: TensorBoard's step.
     """
-    if not trainer.is_global_zero:
-        return
-    pixels = render(figure)
-    name = tag if epoch is None else f"{tag}/epoch_{epoch:04d}"
-    path = run_directory(trainer) / "figures" / f"{name}.png"
+    path = run_directory(trainer) / "figures" / f"{picture_name(tag, epoch)}.png"
     try:
         write_atomic(path, Image.fromarray(pixels).save)
     finally:
         for writer in tensorboard_writers(trainer):
-            writer.add_image(tag, pixels, global_step=trainer.global_step, dataformats="HWC")
+            writer.add_image(tag, pixels, global_step=step, dataformats="HWC")
 
 
 class PictureCallback(Callback):

@@ -57,7 +57,7 @@ class RegressionPlot(PictureCallback):
             with torch.no_grad():
                 prediction = pl_module(x[:, None])
             points = {}
-            for split in ("train", "val", "test"):
+            for split in ("train", "val", "test") if trainer.testing else ("train", "val"):
                 samples = fixed_samples(trainer, pl_module, split, MAX_POINTS)
                 if samples is not None and len(samples[0]):
                     points[split] = (samples[0].flatten().cpu().numpy(), samples[1].flatten().cpu().numpy())

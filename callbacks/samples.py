@@ -1,12 +1,14 @@
 """Fixed samples from anyone's data, without disturbing it: the same ones at every call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -68,7 +70,10 @@ def fixed_samples(trainer: Trainer, pl_module: LightningModule, split: str, n: i
     """
     probe = getattr(trainer.datamodule, "probe_batch", None)  # type: ignore[attr-defined]
     if callable(probe):
-        batch = probe(split, n * CANDIDATES)
+        try:
+            batch = probe(split, n)
+        except ValueError:  # it has no such split
+            return None
     else:
         loader = split_loader(trainer, split)
         batch = None if loader is None else read_loader(loader, n * CANDIDATES)
@@ -76,8 +81,21 @@ def fixed_samples(trainer: Trainer, pl_module: LightningModule, split: str, n: i
         return None
     x, y = unpack(batch)
     keep = balanced(y, n)
-    x, y = unpack(trainer.strategy.batch_to_device((x[keep], y[keep]), pl_module.device))
-    return (x / 255 if x.dtype == torch.uint8 else x), y
+    with evaluation_stage(trainer):
+        x, y = unpack(trainer.strategy.batch_to_device((x[keep], y[keep]), pl_module.device))
+    x = x / 255 if x.dtype == torch.uint8 else x
+    return x.to(pl_module.dtype), y
+
+
+@contextmanager
+def evaluation_stage(trainer: Trainer) -> Iterator[None]:
+    """Let transfer hooks see a validating trainer, so that they do not augment."""
+    stage = trainer.state.stage
+    trainer.state.stage = RunningStage.VALIDATING
+    try:
+        yield
+    finally:
+        trainer.state.stage = stage
 
 
 def read_loader(loader: Any, n: int) -> Any:
