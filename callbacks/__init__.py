@@ -1,10 +1,12 @@
 """Callbacks for anyone's LightningModule: they watch a training run, and never alter or end it unasked."""
 
+from callbacks.diagnostics import WeightDiagnostics
 from callbacks.early_stopping import EarlyStopping
 from callbacks.figures import tensorboard_command
 from callbacks.random_state import RandomState
 from callbacks.regression_plot import RegressionPlot
 from callbacks.run_progress import RunProgress
+from callbacks.saliency_snapshots import SaliencySnapshots
 from callbacks.test_report import TestReport
 from callbacks.tsne.logger import TSNELogger
 
@@ -13,7 +15,9 @@ __all__ = [
     "RandomState",
     "RegressionPlot",
     "RunProgress",
+    "SaliencySnapshots",
     "TSNELogger",
     "TestReport",
+    "WeightDiagnostics",
     "tensorboard_command",
 ]

@@ -99,6 +99,15 @@ def log_pixels(trainer: Trainer, tag: str, pixels: np.ndarray, epoch: int | None
             writer.add_image(tag, pixels, global_step=step, dataformats="HWC")
 
 
+def displayable(image: np.ndarray) -> np.ndarray:
+    """A (C, H, W) image as (H, W) or (H, W, 3) in [0, 1]; values outside are stretched over the range."""
+    image = image.astype(np.float64)
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 1:
+        image = (image - low) / (high - low or 1.0)
+    return image.transpose(1, 2, 0)[..., :3] if len(image) >= 3 else image[0]
+
+
 class PictureCallback(Callback):
     """Base of the callbacks that draw: they leave random states alone and never end a training run."""
 

@@ -7,20 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from callbacks.figures import BLUE, GREY, ORANGE
+from callbacks.figures import BLUE, GREY, ORANGE, displayable
 
 MAX_ANNOTATED = 20  # classes: more, and numbers in the cells can no longer be read
 MAX_TICKS = 40
 MAX_NAME = 16  # characters of a class's name beside a bar
-
-
-def displayable(image: np.ndarray) -> np.ndarray:
-    """A (C, H, W) image as (H, W) or (H, W, 3) in [0, 1]; values outside are stretched over the range."""
-    image = image.astype(np.float64)
-    low, high = float(image.min()), float(image.max())
-    if low < 0 or high > 1:
-        image = (image - low) / (high - low or 1.0)
-    return image.transpose(1, 2, 0)[..., :3] if len(image) >= 3 else image[0]
 
 
 def draw_confusion(confusion: np.ndarray, names: list[str], title: str) -> Figure:

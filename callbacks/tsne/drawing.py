@@ -48,12 +48,12 @@ def draw_panel(
 ) -> None:
     """The ``chosen`` points, coloured by the classes ``by``; mistakes are ringed, classes named at their middle."""
     shade = colours(len(points.class_names))
-    size = float(np.clip(6000 / max(len(points.labels), 1), 5, 40))
+    size = float(np.clip(9000 / max(len(points.labels), 1), 6, 40))
     x, y = points.coordinates[chosen].T
     axes.scatter(x, y, s=size, c=shade[by[chosen]], linewidths=0)
     wrong = chosen & (points.labels != points.predictions)
     x, y = points.coordinates[wrong].T
-    axes.scatter(x, y, s=size + 40, facecolors="none", edgecolors="black", linewidths=0.9)
+    axes.scatter(x, y, s=size + 34, facecolors="none", edgecolors="black", linewidths=0.9)
     for label in np.unique(by[chosen]) if len(points.class_names) <= MAX_LEGEND else ():
         middle = np.median(points.coordinates[chosen & (by == label)], axis=0)
         box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": shade[label], "alpha": 0.8}

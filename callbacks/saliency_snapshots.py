@@ -1,0 +1,204 @@
+"""What the network looks at, for the same few images, as it learns."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from callbacks.figures import ORANGE, PictureCallback, displayable, due, log_figure
+from callbacks.samples import class_names, fixed_samples
+from interpretability.attribution import METHODS, Attribution
+from interpretability.layers import find_layer
+from interpretability.names import unknown
+
+
+class SaliencySnapshots(PictureCallback):
+    """Draw attributions of the true class every few epochs, for images that stay the same.
+
+    One picture a time: the images with label and prediction, below them a row of maps for each method and
+    layer. A row's scale is the same for all images and all epochs, unless a later epoch needs twice as much.
+    In ``trainer.validate`` and ``trainer.test`` it draws once, at the end.
+
+    Args:
+        methods: names from ``interpretability.attribution.METHODS``.
+        layers: dotted layer names; None is the input. Methods that need a layer skip None.
+        n_images: how many images.
+        every_n_epochs: how often.
+        batch: the images (N, C, H, W) as the model takes them, with labels (N,); by default from the data.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[str] = ("Saliency",),
+        layers: Sequence[str | None] = (None,),
+        n_images: int = 8,
+        every_n_epochs: int = 1,
+        batch: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        for name in methods:
+            if name not in METHODS:
+                raise unknown("method", name, METHODS)
+        if not methods or not layers:
+            raise ValueError("methods and layers must each name at least one")
+        if n_images < 1 or every_n_epochs < 1:
+            raise ValueError(f"n_images and every_n_epochs must be at least 1, not {n_images} and {every_n_epochs}")
+        self.methods, self.layers = tuple(methods), tuple(layers)
+        self.n_images, self.every_n_epochs, self.batch = n_images, every_n_epochs, batch
+        self._attributions: dict[str, Attribution] = {}
+        self._samples: tuple[Tensor, Tensor] | None = None
+        self._scales: dict[str, float] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Apart for each choice of methods and layers, so that several can be used together."""
+        return self._generate_state_key(methods=self.methods, layers=self.layers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale of each row, so that a resumed run draws on the same ones."""
+        return {"scales": dict(self._scales)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the scales of the resumed run."""
+        self._scales = dict(state_dict["scales"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse, before any training, layers that do not exist and methods that take none of those named."""
+        for layer in self.layers:
+            if layer is not None:
+                find_layer(pl_module, layer)
+        self._samples = None
+        self._attributions = {}
+        for method in self.methods:
+            self._attributions |= make_attributions(pl_module, method, self.layers)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw on the way."""
+        if due(trainer, self.every_n_epochs):
+            self._draw(trainer, pl_module, "val", "saliency", trainer.current_epoch)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw once, in ``trainer.validate``."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._draw(trainer, pl_module, "val", "validate/saliency", None)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw once, with test images."""
+        self._draw(trainer, pl_module, "test", "test/saliency", None)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the module and the images."""
+        self._attributions, self._samples = {}, None
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str, tag: str, epoch: int | None) -> None:
+        if not trainer.is_global_zero:
+            return
+        with self.harmless(trainer, pl_module):
+            x, y = self._images(trainer, pl_module, split)
+            with torch.no_grad():
+                pl_module.eval()
+                probabilities = pl_module(x).float().softmax(1).cpu().numpy()
+            rows = {}
+            for name, attribution in self._attributions.items():
+                torch.manual_seed(0)  # the same noise every time; the random state is put back afterwards
+                rows[name] = one_map(attribution(x, y)).float().cpu().numpy()
+                self._scales[name] = max(self._scales.get(name, 0.0), next_power_of_two(rows[name]))
+            names = class_names(trainer, probabilities.shape[1])
+            title = "What speaks for the true class" + ("" if epoch is None else f", epoch {epoch}")
+            figure = draw_snapshots(
+                x.float().cpu().numpy(), y.cpu().numpy(), probabilities, rows, self._scales, names, title
+            )
+            log_figure(trainer, tag, figure, epoch)
+
+    def _images(self, trainer: Trainer, pl_module: LightningModule, split: str) -> tuple[Tensor, Tensor]:
+        """The fixed images and labels: those given, else of ``split``, else of the training data."""
+        if self._samples is None:
+            samples = self.batch
+            for name in (split, "train"):
+                samples = samples or fixed_samples(trainer, pl_module, name, self.n_images)
+            if samples is None or not len(samples[0]):
+                raise ValueError("there are no images to draw")
+            x, y = samples
+            self._samples = x[: self.n_images].to(pl_module.device), y[: self.n_images].to(pl_module.device)
+        return self._samples
+
+
+def make_attributions(pl_module: LightningModule, method: str, layers: Sequence[str | None]) -> dict[str, Attribution]:
+    """The method at each layer that it takes, by row label; its own error where it takes none."""
+    found: dict[str, Attribution] = {}
+    problem: Exception | None = None
+    for layer in layers:
+        try:
+            found[f"{method}\n{layer or 'pixels'}"] = METHODS[method](pl_module, layer)
+        except (TypeError, ValueError) as error:
+            problem = error
+    if not found and problem is not None:
+        raise ValueError(f"{method}: {problem}") from problem
+    return found
+
+
+def one_map(attribution: Tensor) -> Tensor:
+    """An attribution (N, C, h, w) as one map (N, h, w): of each place the channel that says most, with its sign.
+
+    What has no places, (N, D), becomes a row.
+    """
+    if attribution.ndim != 4:
+        return attribution.flatten(1)[:, None, :]
+    strongest = attribution.abs().argmax(1, keepdim=True)
+    return attribution.gather(1, strongest).squeeze(1)
+
+
+def next_power_of_two(maps: np.ndarray, share: float = 0.995) -> float:
+    """The least power of two that holds nearly all values (0 for maps of zeros)."""
+    largest = float(np.quantile(np.abs(maps), share)) or float(np.abs(maps).max())
+    return 2.0 ** math.ceil(math.log2(largest)) if largest > 0 and math.isfinite(largest) else 0.0
+
+
+def draw_snapshots(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    rows: dict[str, np.ndarray],
+    scales: dict[str, float],
+    names: list[str],
+    title: str,
+) -> Figure:
+    """Images (N, C, H, W) on top, a row of maps (N, h, w) for each method and layer with its colour bar."""
+    n = len(images)
+    figure = Figure(figsize=(1.45 * n + 1.6, 1.75 * (len(rows) + 1) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    axes = figure.subplots(len(rows) + 1, n, squeeze=False)
+    for cell in axes.flat:
+        cell.set(xticks=[], yticks=[])
+    for column in range(n):
+        axes[0, column].imshow(displayable(images[column]), cmap="gray", vmin=0, vmax=1)
+        label_image(axes[0, column], int(labels[column]), probabilities[column], names)
+    axes[0, 0].set_ylabel("image", fontsize=9)
+    for row, (name, maps) in enumerate(rows.items(), start=1):
+        scale = scales[name] or 1.0
+        signed = bool((maps < 0).any())
+        look: dict[str, Any] = {
+            "cmap": "RdBu_r" if signed else "inferno",
+            "vmin": -scale if signed else 0,
+            "vmax": scale,
+        }
+        for column in range(n):
+            picture = axes[row, column].imshow(maps[column], aspect="equal" if maps.shape[1] > 1 else "auto", **look)
+        axes[row, 0].set_ylabel(name, fontsize=9)
+        bar = figure.colorbar(picture, ax=list(axes[row]), ticks=[look["vmin"], 0, scale], pad=0.01, aspect=12)
+        bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def label_image(axes: Axes, label: int, probabilities: np.ndarray, names: list[str]) -> None:
+    """True and predicted class above an image, in orange where they differ."""
+    predicted = int(probabilities.argmax())
+    text = f"{names[label][:14]} → {names[predicted][:14]}\n{probabilities[predicted]:.0%}"
+    axes.set_title(text, fontsize=9, color="black" if predicted == label else ORANGE)
