@@ -1,0 +1,35 @@
+"""Whether an explanation explains: measures, the randomisation check, and all methods in one table."""
+
+from interpretability.evaluation.comparison import MEASURES, Evaluation, Explainer, Settings, evaluate
+from interpretability.evaluation.measures import (
+    area,
+    completeness_error,
+    infidelity,
+    perturbation_curve,
+    rank_correlation,
+    relative_change,
+)
+from interpretability.evaluation.pictures import measures_figure, randomization_figure
+from interpretability.evaluation.randomization import cascade
+from interpretability.evaluation.table import Interval, interval, table, write_csv
+
+__all__ = [
+    "MEASURES",
+    "Evaluation",
+    "Explainer",
+    "Interval",
+    "Settings",
+    "area",
+    "cascade",
+    "completeness_error",
+    "evaluate",
+    "infidelity",
+    "interval",
+    "measures_figure",
+    "perturbation_curve",
+    "randomization_figure",
+    "rank_correlation",
+    "relative_change",
+    "table",
+    "write_csv",
+]

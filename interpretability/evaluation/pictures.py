@@ -1,0 +1,76 @@
+"""Two pictures of an evaluation: every measure with its intervals, and the maps as the network is randomised."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from interpretability.evaluation.comparison import MEASURES, Evaluation
+from interpretability.evaluation.table import interval
+
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#bbbbbb"  # told apart by colour-blind readers too
+
+
+def measures_figure(evaluation: Evaluation, title: str, reference: str | None = None) -> Figure:
+    """A panel a measure, a line a method, points with 95 % intervals; dotted, where ``reference`` is."""
+    methods = list(evaluation.values)
+    figure = Figure(figsize=(15, 1.6 + 0.32 * len(methods)), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(1, len(MEASURES), sharey=True)
+    for axis, (name, measure) in zip(axes, MEASURES.items()):
+        found = [interval(evaluation.values[method][name]) for method in methods]
+        for row, (mean, low, high) in enumerate(found):
+            axis.plot([low, high], [row, row], color=BLUE, linewidth=2)
+            axis.plot(mean, row, "o", color=ORANGE if methods[row] == reference else BLUE, markersize=6)
+        if reference in methods:
+            axis.axvline(found[methods.index(reference)].mean, color=ORANGE, linestyle=":", linewidth=1)
+        if name in ("sensitivity", "completeness") and _spans_decades([interval.mean for interval in found]):
+            axis.set_xscale("symlog", linthresh=_smallest([interval.mean for interval in found]))
+        axis.set_title(f"{measure.title}\n{'higher' if measure.better == '↑' else 'lower'} is better", fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+        axis.tick_params(axis="x", labelsize=8)
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].invert_yaxis()
+    return figure
+
+
+def randomization_figure(evaluation: Evaluation, image: np.ndarray, title: str) -> Figure:
+    """A row a method: the first sample's map by the trained network, then with ever more layers randomised.
+
+    Each map has its own symmetric scale (the values' scale changes with the weights); a number over it is its
+    rank correlation with the trained network's map, the mean over the samples.
+
+    Args:
+        evaluation: as measured.
+        image: the first sample, (H, W) or (H, W, 3) in [0, 1].
+        title: over everything.
+    """
+    methods, stages = list(evaluation.maps), evaluation.stages
+    figure = Figure(figsize=(1.25 * (len(stages) + 3), 1.35 * len(methods) + 0.8), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(len(methods), len(stages) + 2, squeeze=False)
+    for row, method in zip(axes, methods):
+        row[0].imshow(image, cmap="gray", vmin=0, vmax=1)
+        row[0].set_ylabel(method, rotation=0, ha="right", va="center", fontsize=10)
+        for axis, values in zip(row[1:], evaluation.maps[method].cpu().numpy()):
+            limit = np.quantile(np.abs(values), 0.995) or 1.0
+            axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        for axis, similar in zip(row[2:], evaluation.similarity[method]):
+            axis.set_title(f"{similar.mean():.2f}", fontsize=9, pad=2)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for axis, label in zip(axes[-1], ["image", "trained", *(f"↓ {stage}" for stage in stages)]):
+        axis.set_xlabel(label, fontsize=8)
+    return figure
+
+
+def _positive(values: list[float]) -> list[float]:
+    return [value for value in values if value > 0]
+
+
+def _smallest(values: list[float]) -> float:
+    return max(min(_positive(values)), 1e-4)
+
+
+def _spans_decades(values: list[float]) -> bool:
+    positive = _positive(values)
+    return len(positive) > 1 and max(positive) > 30 * min(positive)
