@@ -84,7 +84,13 @@ def fixed_samples(trainer: Trainer, pl_module: LightningModule, split: str, n: i
     with evaluation_stage(trainer):
         x, y = unpack(trainer.strategy.batch_to_device((x[keep], y[keep]), pl_module.device))
     x = x / 255 if x.dtype == torch.uint8 else x
-    return x.to(pl_module.dtype), y
+    return x.to(floating_dtype(pl_module)), y
+
+
+def floating_dtype(pl_module: LightningModule) -> torch.dtype:
+    """What the module computes in: its first floating-point parameter's type."""
+    kinds = (parameter.dtype for parameter in pl_module.parameters() if parameter.is_floating_point())
+    return next(kinds, torch.get_default_dtype())
 
 
 @contextmanager

@@ -36,6 +36,7 @@ class InMemoryDataModule(LightningDataModule):
     input_shape: tuple[int, ...]
     num_outputs: int
     class_names: tuple[str, ...] | None = None
+    passes_per_epoch = 1
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class InMemoryDataModule(LightningDataModule):
             seed=seed,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
+            passes=self.passes_per_epoch if training else 1,
         )
         batch_size = self.batch_size if training else self.eval_batch_size
         return InMemoryLoader(

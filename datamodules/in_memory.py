@@ -43,25 +43,37 @@ class EpochSampler(DistributedSampler[int]):
     Lightning calls ``set_epoch`` on it and, because it is a DistributedSampler, does not replace it. When it
     shuffles (training), the epoch is padded so that every rank gets as many samples; when it does not
     (evaluation), each sample is seen exactly once.
+
+    Args:
+        dataset: what is indexed.
+        shuffle: a new order every epoch, or the order of the dataset.
+        seed: with the epoch, decides the order.
+        num_replicas, rank: how many processes share the epoch, and which this is.
+        passes: how often the dataset is gone through in what counts as one epoch, each time in a new order.
     """
 
-    def __init__(self, dataset: Dataset, shuffle: bool, seed: int = 0, num_replicas: int = 1, rank: int = 0):
+    def __init__(
+        self, dataset: Dataset, shuffle: bool, seed: int = 0, num_replicas: int = 1, rank: int = 0, passes: int = 1
+    ):
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
-        self.size = len(dataset)  # type: ignore[arg-type]
+        self.dataset_size, self.passes = len(dataset), passes  # type: ignore[arg-type]
+        self.num_samples = -(-self.dataset_size * passes // num_replicas)
+        self.total_size = self.num_samples * num_replicas
 
     def order(self) -> Tensor:
         """The whole epoch's order, the same on every rank."""
         if not self.shuffle:
-            return torch.arange(self.size)
+            return torch.arange(self.dataset_size)
         seed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(int(seed >> 1)))
-        return order.repeat(-(-self.total_size // self.size))[: self.total_size]
+        generator = torch.Generator().manual_seed(int(seed >> 1))
+        order = torch.cat([torch.randperm(self.dataset_size, generator=generator) for _ in range(self.passes)])
+        return torch.cat([order, order[: self.total_size - len(order)]])
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order()[self.rank :: self.num_replicas].tolist())
 
     def __len__(self) -> int:
-        return self.num_samples if self.shuffle else len(range(self.rank, self.size, self.num_replicas))
+        return self.num_samples if self.shuffle else len(range(self.rank, self.dataset_size, self.num_replicas))
 
 
 def ready_batch(batch: Any) -> Any:

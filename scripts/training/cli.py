@@ -19,8 +19,10 @@ import datamodules  # noqa: F401
 import lit_models  # noqa: F401
 from callbacks import RandomState, RunProgress
 from console import UserError
+from jsonargparse import ArgumentError
 from training.arguments import Arguments
 from training.interrupts import StopWhenAsked
+from training.messages import condense
 from training.run_directory import MetricsFile, new_run_directory
 
 SHAPES = ("input_shape", "num_outputs")
@@ -121,7 +123,10 @@ class BacklitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what was handed in, not ``sys.argv``."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise UserError(condense(str(error), parser._option_string_actions)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and checkpoints where a run is written."""

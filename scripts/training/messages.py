@@ -9,8 +9,8 @@ from console import nearest
 
 PACKAGES = ("lit_models", "datamodules", "callbacks", "lightning.pytorch.callbacks")
 SCAFFOLDING = re.compile(
-    r"Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Problem with given class_path"
-    r"|Expected a path but|Parser key \"(model|data|trainer|checkpoint)"
+    r"Does not validate|Subtypes:|Errors:|Given value|Expected a (<class ')?NoneType|Problem with given class_path"
+    r"|Expected a path but|Parser key "
 )
 
 
@@ -21,18 +21,26 @@ def condense(message: str, options: Iterable[str] = ()) -> str:
         message: the text of a jsonargparse error.
         options: every option of the parser, to find the nearest to an unknown one.
     """
-    if unknown := re.search(r"Unrecognized arguments: (\S+)|Group '(\S+)' does not accept option '(\S+)'", message):
-        name = unknown[1] or f"--{unknown[2]}.{unknown[3]}"
-        return str(nearest(name.split("=")[0], options, "option"))
+    if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
+        return str(nearest(unknown[1].split("=")[0], options, "option"))
+    key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if unknown := re.search(r"Option '(\w+)' is not accepted", message):
-        return _unknown_argument(unknown[1], message)
-    if unknown := re.search(r"Expected a dot import path string: (\S+)|Import of module|No module named", message):
-        return _unknown_class(_given_class(message) or unknown[1] or "")
-    key = re.search(r'Parser key "([\w.]+)"', message)
+        return _unknown_argument(key, unknown[1], message)
+    if unknown := re.search(r"Expected a dot import path string: (\S+)", message):
+        return str(nearest(unknown[1], exported_names(), "class"))
+    if unknown := re.search(r"(Problem with import path|Import of module).*|No module named .*", message):
+        return f"--{key}: {unknown[0]}"
     lines = [line.strip(" -") for line in message.splitlines()]
     leaves = list(dict.fromkeys(line for line in lines if line and not SCAFFOLDING.match(line)))
-    prefix = f"--{key[1]}: " if key else ""
-    return prefix + (" ".join(leaves) or lines[0])
+    text = re.sub(r"<class '(\w+)'>|typing\.Literal", lambda m: m[1] or "one of ", " ".join(leaves) or lines[0])
+    if key and (given := re.search(r"Given value: (.+)", message)) and "Got value" not in text:
+        text += f". Got value: {given[1]}"
+    return f"--{key}: {text}" if key else text
+
+
+def exported_names() -> set[str]:
+    """Every class that a configuration may name without its package."""
+    return {name for package in PACKAGES for name in getattr(importlib.import_module(package), "__all__", ())}
 
 
 def _given_class(message: str) -> str | None:
@@ -41,18 +49,7 @@ def _given_class(message: str) -> str | None:
     return (given[1] or given[2]) if given else None
 
 
-def _unknown_argument(name: str, message: str) -> str:
-    key = re.search(r'Parser key "([\w.]+)"', message)
+def _unknown_argument(key: str, name: str, message: str) -> str:
     module, _, class_name = (_given_class(message) or "").rpartition(".")
     accepted = inspect.signature(getattr(importlib.import_module(module), class_name)).parameters
-    return str(nearest(f"--{key[1] if key else ''}.{name}", (f"--{key[1]}.{a}" for a in accepted), "option"))
-
-
-def _unknown_class(name: str) -> str:
-    short = name.rpartition(".")[2]
-    known = {}
-    for package in PACKAGES:
-        for exported in getattr(importlib.import_module(package), "__all__", ()):
-            known.setdefault(exported, f"{package}.{exported}")
-    hint = str(nearest(short, known, "class"))
-    return hint if short == name else f"{name} cannot be imported: {hint}"
+    return str(nearest(f"--{key}.{name}", (f"--{key}.{argument}" for argument in accepted), "option"))

@@ -8,7 +8,8 @@ RESULT_STAGES = ("test", "val", "train")
 
 def results_table(metrics: dict[str, float]) -> str:
     """Metrics under their log keys, those of the test stage first, a line each: ``test/accuracy 0.9912``."""
-    shown = [key for stage in RESULT_STAGES for key in sorted(metrics) if key.split("/")[0] == stage]
+    shown = [key for stage in RESULT_STAGES for key in sorted(metrics) if key.startswith(f"{stage}/")]
+    shown = [key for key in shown if not key.endswith("_step")]
     width = max((len(key) for key in shown), default=0)
     return "\n".join(f"{key:<{width}} {metrics[key]:.4f}" for key in shown)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -43,12 +42,11 @@ def user_errors() -> Iterator[None]:
     """Configuration errors of the libraries become errors of the person who wrote the configuration."""
     try:
         yield
-    except ArgumentError as error:
-        raise UserError(condense(str(error))) from error
-    except ValueError as error:
-        raise UserError(condense(str(error))) from error
-    except (MisconfigurationException, ArithmeticError, pickle.UnpicklingError) as error:
-        raise UserError(str(error)) from error
+    except (ValueError, MisconfigurationException, ArithmeticError, pickle.UnpicklingError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        raise cause or UserError(condense(str(error))) from error
 
 
 def build(arguments: Arguments, write_run: bool = True) -> BacklitCLI:
