@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from callbacks.figures import BLUE, GREY, ORANGE, PictureCallback, due, log_figure
-from callbacks.samples import fixed_samples
+from callbacks.samples import fixed_samples, floating_dtype
 
 MAX_POINTS = 1000
 Points = tuple[np.ndarray, np.ndarray]
@@ -53,7 +53,7 @@ class RegressionPlot(PictureCallback):
             return
         with self.harmless(trainer, pl_module):
             pl_module.eval()
-            x = torch.linspace(*self.interval, self.n_points).to(pl_module.device).to(pl_module.dtype)
+            x = torch.linspace(*self.interval, self.n_points).to(pl_module.device, floating_dtype(pl_module))
             with torch.no_grad():
                 prediction = pl_module(x[:, None])
             points = {}

@@ -9,11 +9,11 @@ from pathlib import Path
 import lightning.pytorch.callbacks as lightning_callbacks
 import pytest
 import torch
-from callback_stand_ins import Scripted, quiet_trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from callback_stand_ins import Scripted, quiet_trainer
 from callbacks import EarlyStopping
 from callbacks.early_stopping import StoppingRule
 

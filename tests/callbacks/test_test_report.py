@@ -1,0 +1,138 @@
+"""The test stage: its figures against scikit-learn and closed forms, its pictures, its files."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from scipy.optimize import brentq
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
+
+from callback_stand_ins import Classifier, OtherLogger, blobs, quiet_trainer
+from callbacks import TestReport
+from callbacks.report_drawing import draw_confusion, draw_mistakes, draw_per_class
+from callbacks.test_report import wilson_interval
+
+N = 90
+PICTURES = {"confusion_matrix", "per_class", "calibration", "worst_mistakes"}
+
+
+@pytest.fixture
+def tested(tmp_path):
+    """A tested classifier, its report's logger, its data, and its probabilities."""
+    module, logger, data = Classifier(), OtherLogger(), blobs(N)
+    trainer = quiet_trainer(tmp_path, report := TestReport(n_worst=7), logger=logger)
+    (metrics,) = trainer.test(module, DataLoader(data, batch_size=16), verbose=False)
+    with torch.no_grad():
+        probabilities = module.eval()(data.tensors[0]).softmax(1)
+    return metrics | logger.metrics, data, probabilities, report
+
+
+def test_figures_agree_with_scikit_learn(tested):
+    metrics, data, probabilities, _ = tested
+    labels, predicted = data.tensors[1].numpy(), probabilities.argmax(1).numpy()
+    assert 0 < (labels == predicted).mean() < 1
+    precision, recall, *_ = precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=0)
+    for index in range(4):
+        assert metrics[f"test/precision/{index}"] == pytest.approx(precision[index], abs=1e-6)
+        assert metrics[f"test/recall/{index}"] == pytest.approx(recall[index], abs=1e-6)
+    low, high = metrics["test/accuracy_low"], metrics["test/accuracy_high"]
+    assert low < (labels == predicted).mean() < high
+
+
+def test_calibration_error_is_the_gap_in_each_bin(tested):
+    metrics, data, probabilities, _ = tested
+    confidence, predicted = probabilities.max(1)
+    hit = (predicted == data.tensors[1]).float()
+    error = 0.0
+    for index in range(15):
+        inside = (confidence > index / 15) & (confidence <= (index + 1) / 15)
+        if inside.any():
+            error += inside.float().mean().item() * abs(hit[inside].mean() - confidence[inside].mean()).item()
+    assert error > 0
+    assert metrics["test/calibration_error"] == pytest.approx(error, abs=1e-6)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(9921, 10000), (3, 10), (1, 200)])
+def test_interval_solves_the_score_equation(correct, n):
+    def gap(p: float) -> float:
+        return (correct / n - p) ** 2 - 1.959963984540054**2 * p * (1 - p) / n
+
+    low, high = wilson_interval(correct, n)
+    assert low == pytest.approx(brentq(gap, 1e-12, correct / n), abs=1e-9)
+    assert high == pytest.approx(brentq(gap, correct / n, 1 - 1e-12), abs=1e-9)
+
+
+def test_interval_stays_inside_at_the_ends():
+    assert wilson_interval(10, 10)[1] == pytest.approx(1.0, abs=1e-15)
+    assert wilson_interval(0, 10)[0] == pytest.approx(0.0, abs=1e-15)
+    assert 0.7 < wilson_interval(10, 10)[0] < 0.75
+
+
+def test_worst_mistakes_give_their_class_the_least(tested):
+    _, data, probabilities, report = tested
+    labels = data.tensors[1]
+    wrong = probabilities.argmax(1) != labels
+    true_probability = probabilities[torch.arange(N), labels]
+    expected = torch.where(wrong, true_probability, torch.inf).argsort()[:7]
+    assert wrong.sum() > 7
+    torch.testing.assert_close(report._worst["image"], data.tensors[0][expected])
+    torch.testing.assert_close(report._worst["probabilities"], probabilities[expected])
+
+
+def test_pictures_in_figures_tensorboard_and_metrics_csv(tmp_path):
+    loggers = [TensorBoardLogger(tmp_path, name="run", version="0"), CSVLogger(tmp_path, name="run", version="0")]
+    trainer = quiet_trainer(tmp_path, TestReport(), logger=loggers)
+    trainer.test(Classifier(), DataLoader(blobs(N), batch_size=16), verbose=False)
+    folder = tmp_path / "run" / "0"
+    assert {path.stem for path in (folder / "figures" / "test").glob("*.png")} == PICTURES
+    loggers[0].experiment.flush()
+    assert set(EventAccumulator(str(folder)).Reload().Tags()["images"]) == {f"test/{name}" for name in PICTURES}
+    with (folder / "metrics.csv").open() as file:
+        columns = set().union(*csv.DictReader(file))
+    assert {"test/accuracy_low", "test/calibration_error", "test/recall/3"} <= columns
+
+
+def test_logits_returned_by_the_test_step_are_used(tmp_path):
+    class Reports(Classifier):
+        def test_step(self, batch, batch_idx):
+            return {"logits": torch.nn.functional.one_hot(batch[1], 4) * 9.0}
+
+    logger = OtherLogger()
+    quiet_trainer(tmp_path, TestReport(), logger=logger).test(Reports(), DataLoader(blobs(20)), verbose=False)
+    assert logger.metrics["test/recall/1"] == 1.0
+    assert not (tmp_path / "figures" / "test" / "worst_mistakes.png").exists()
+
+
+def test_batches_it_cannot_read_are_a_warning(tmp_path):
+    class Single(Classifier):
+        def test_step(self, batch, batch_idx):
+            self.log("seen", 1.0)
+
+    trainer = quiet_trainer(tmp_path, TestReport())
+    with pytest.warns(UserWarning, match="TestReport: TypeError: a batch must hold inputs and targets"):
+        (metrics,) = trainer.test(Single(), DataLoader(blobs(8).tensors[0], batch_size=4), verbose=False)
+    assert metrics == {"seen": 1.0}
+
+
+def test_confusion_shows_counts_and_shares():
+    confusion = confusion_matrix([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 0])
+    figure = draw_confusion(confusion, ["a", "b", "c"], "title")
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), confusion / confusion.sum(1, keepdims=True))
+    assert {text.get_text() for text in figure.axes[0].texts} == {"2", "1"}
+
+
+def test_worst_class_is_at_the_top():
+    figure = draw_per_class(np.array([0.9, 0.5, 1.0]), np.array([0.9, 0.9, 0.2]), ["a", "b", "c"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_the_true_class_is_always_among_the_bars():
+    p = np.array([[0.5, 0.3, 0.15, 0.05]])
+    figure = draw_mistakes(np.zeros((1, 3, 5, 4)), p, np.array([3]), ["a", "b", "c", "d"])
+    bars = figure.axes[1]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "b", "d"]
+    assert [round(bar.get_width(), 3) for bar in bars.patches] == [0.5, 0.3, 0.05]
