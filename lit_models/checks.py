@@ -101,9 +101,9 @@ def finite(values: Tensor, what: str) -> None:
         raise ValueError(f"the {what} hold {values[where].item()} at index {where}")
 
 
-def diverged(loss: Tensor, step: int) -> DivergedError:
+def diverged(loss: float, step: int) -> DivergedError:
     """The error for a loss that is no longer finite."""
-    return DivergedError(f"the loss became {float(loss)} at step {step}; try a smaller learning_rate")
+    return DivergedError(f"the loss became {loss} at step {step}; try a smaller learning_rate")
 
 
 def finite_weights(parameters: Iterable[Tensor], step: int) -> None:

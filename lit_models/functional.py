@@ -27,7 +27,7 @@ LEAKY_SLOPE = 0.01
 
 
 def linear_forward(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """z = x wᵀ + b (eq. 1.1): (…, N, K) = (…, N, D)(…, D, K)."""
+    """``z = x wᵀ + b`` (eq. 1.1): (…, N, K) = (…, N, D)(…, D, K)."""
     if w.dim() == 2:
         return torch.addmm(b, x, w.T), (x, w)
     return x @ w.mT + b.unsqueeze(-2), (x, w)
@@ -51,90 +51,90 @@ def linear_input_backward(dz: Tensor, cache: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def identity_forward(z: Tensor) -> tuple[Tensor, None]:
-    """a = z (eq. 1.5)."""
+    """``a = z`` (eq. 1.5)."""
     return z, None
 
 
 def identity_backward(da: Tensor, cache: None) -> Tensor:
-    """dz = da (eq. 1.5)."""
+    """``dz = da`` (eq. 1.5)."""
     return da
 
 
 def relu_forward(z: Tensor) -> tuple[Tensor, Tensor]:
-    """a = max(z, 0) (eq. 1.6)."""
+    """``a = max(z, 0)`` (eq. 1.6)."""
     a = z.clamp(min=0)
     return a, a
 
 
 def relu_backward(da: Tensor, a: Tensor) -> Tensor:
-    """dz = da where a > 0, else 0 (eq. 1.6)."""
+    """``dz = da`` where a > 0, else 0 (eq. 1.6)."""
     return da * (a > 0)
 
 
 def leaky_relu_forward(z: Tensor) -> tuple[Tensor, Tensor]:
-    """a = z where z > 0, else 0.01 z (eq. 1.7)."""
+    """``a = z`` where z > 0, else 0.01 z (eq. 1.7)."""
     return torch.where(z > 0, z, LEAKY_SLOPE * z), z
 
 
 def leaky_relu_backward(da: Tensor, z: Tensor) -> Tensor:
-    """dz = da where z > 0, else 0.01 da (eq. 1.7)."""
+    """``dz = da`` where z > 0, else 0.01 da (eq. 1.7)."""
     return torch.where(z > 0, da, LEAKY_SLOPE * da)
 
 
 def tanh_forward(z: Tensor) -> tuple[Tensor, Tensor]:
-    """a = tanh z (eq. 1.8)."""
+    """``a = tanh z`` (eq. 1.8)."""
     a = z.tanh()
     return a, a
 
 
 def tanh_backward(da: Tensor, a: Tensor) -> Tensor:
-    """dz = da (1 − a²) (eq. 1.8)."""
+    """``dz = da (1 − a²)`` (eq. 1.8)."""
     return torch.addcmul(da, da, a * a, value=-1)
 
 
 def sigmoid_forward(z: Tensor) -> tuple[Tensor, Tensor]:
-    """a = σ(z) = 1 / (1 + e⁻ᶻ) (eq. 1.9)."""
+    """``a = σ(z) = 1 / (1 + e⁻ᶻ)`` (eq. 1.9)."""
     a = z.sigmoid()
     return a, a
 
 
 def sigmoid_backward(da: Tensor, a: Tensor) -> Tensor:
-    """dz = da a (1 − a) (eq. 1.9)."""
+    """``dz = da a (1 − a)`` (eq. 1.9)."""
     return da * (a - a * a)
 
 
 def softplus_forward(z: Tensor) -> tuple[Tensor, Tensor]:
-    """a = ln(1 + eᶻ), without overflow (eq. 1.10)."""
+    """``a = ln(1 + eᶻ)``, without overflow (eq. 1.10)."""
     return torch.logaddexp(z, z.new_zeros(())), z
 
 
 def softplus_backward(da: Tensor, z: Tensor) -> Tensor:
-    """dz = da σ(z) (eq. 1.10)."""
+    """``dz = da σ(z)`` (eq. 1.10)."""
     return da * z.sigmoid()
 
 
 def gelu_forward(z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """a = z Φ(z), Φ the standard normal distribution function, exact (eq. 1.11; Hendrycks & Gimpel 2016)."""
+    """``a = z Φ(z)``, Φ the standard normal distribution function, exact (eq. 1.11; Hendrycks & Gimpel 2016)."""
     cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
     return z * cdf, (z, cdf)
 
 
 def gelu_backward(da: Tensor, cache: tuple[Tensor, Tensor]) -> Tensor:
-    """dz = da (Φ(z) + z φ(z)), φ the standard normal density (eq. 1.11)."""
+    """``dz = da (Φ(z) + z φ(z))``, φ the standard normal density (eq. 1.11)."""
     z, cdf = cache
     density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     return da * (cdf + z * density)
 
 
 def silu_forward(z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """a = z σ(z) (eq. 1.12)."""
+    """``a = z σ(z)`` (eq. 1.12)."""
     s = z.sigmoid()
     a = z * s
     return a, (a, s)
 
 
 def silu_backward(da: Tensor, cache: tuple[Tensor, Tensor]) -> Tensor:
-    """dz = da (σ(z) + a (1 − σ(z))) (eq. 1.12)."""
+    """``dz = da (σ(z) + a (1 − σ(z)))`` (eq. 1.12)."""
     a, s = cache
     return da * (s + a * (1 - s))
 
@@ -162,7 +162,7 @@ ACTIVATIONS = {
 
 
 def dropout_forward(a: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
-    """a m, the mask m being 0 with probability p, else 1 / (1 − p), so that E[m] = 1 (eq. 2.10).
+    """``a m``, the mask m being 0 with probability p, else 1 / (1 − p), so that E[m] = 1 (eq. 2.10).
 
     ``p`` may be a tensor that broadcasts against ``a``: a probability for each network.
     """
@@ -172,7 +172,7 @@ def dropout_forward(a: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dropout_backward(d_out: Tensor, mask: Tensor) -> Tensor:
-    """da = d_out m, with the mask of the forward pass (eq. 2.11)."""
+    """``da = d_out m``, with the mask of the forward pass (eq. 2.11)."""
     return d_out * mask
 
 
@@ -186,12 +186,13 @@ def mse_forward(y: Tensor, t: Tensor, share: Tensor | None = None) -> tuple[Tens
     """
     error = y - t
     if share is None:
-        return error.square().mean((-2, -1)), (error, None)
+        squares = error.square()
+        return squares.mean() if error.dim() == 2 else squares.mean((-2, -1)), (error, None)
     return (share * error.square()).sum(-2).mean(-1), (error, share)
 
 
 def mse_backward(cache: tuple) -> Tensor:
-    """dy = 2 (y − t) / (N K) (eq. 1.14)."""
+    """``dy = 2 (y − t) / (N K)`` (eq. 1.14)."""
     error, share = cache
     n, k = error.shape[-2:]
     return error * (2 / (n * k)) if share is None else error * (share * (2 / k))
@@ -205,7 +206,7 @@ def cross_entropy_forward(y: Tensor, t: Tensor) -> tuple[Tensor, tuple]:
 
 
 def cross_entropy_backward(cache: tuple) -> Tensor:
-    """dy = (softmax(y) − onehot(t)) / N (eq. 1.16)."""
+    """``dy = (softmax(y) − onehot(t)) / N`` (eq. 1.16)."""
     log_p, t = cache
     dy = log_p.exp()
     dy.scatter_add_(-1, t.unsqueeze(-1), dy.new_full((), -1.0).expand(*t.shape, 1))

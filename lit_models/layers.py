@@ -32,6 +32,7 @@ class Normalize(nn.Module):
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
     def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
         return f"mean={self.mean.tolist()}, std={self.std.tolist()}"
 
 
@@ -47,4 +48,5 @@ class Dropout(nn.Module):
         return functional.dropout_forward(a, self.p)[0] if self.training and self.p > 0 else a
 
     def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
         return f"p={self.p}"

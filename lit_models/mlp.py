@@ -90,12 +90,11 @@ class LitMLP(LightningModule):
         self._linears = (*(m for m in self.hidden if isinstance(m, nn.Linear)), self.output)
         self._names = [name for name, _ in self.named_parameters()]
         self._rescales = (mean, std) != (0.0, 1.0)
-        self._penalty = 0.0 if optimizer == "adamw" else weight_decay
+        self._dropout, self._penalty = dropout, 0.0 if optimizer == "adamw" else weight_decay
         if loss == "cross_entropy":
             self.val_accuracy = MulticlassAccuracy(num_outputs, average="micro")
             self.test_accuracy = MulticlassAccuracy(num_outputs, average="micro")
-        self._loss_sum: Tensor | float = 0.0
-        self._loss_count = 0
+        self._losses: list[float] = []  # of the running epoch
 
     # --- the network --------------------------------------------------------------------------------------
 
@@ -119,7 +118,7 @@ class LitMLP(LightningModule):
             self._layers(),
             activation=self.activation,
             loss=self.loss,
-            dropout=self.hparams.dropout if self.training else 0.0,
+            dropout=self._dropout if self.training else 0.0,
             weight_decay=self._penalty,
         )
         return value, dict(zip(self._names, (g for pair in gradients for g in pair)))
@@ -140,7 +139,12 @@ class LitMLP(LightningModule):
         return [(linear.weight, linear.bias) for linear in self._linears]
 
     def _flatten(self, x: Tensor) -> Tensor:
-        return (self.normalize(x) if self._rescales else x).flatten(1)
+        if self._rescales:
+            x = self.normalize(x)
+        return x if x.dim() == 2 else x.flatten(1)
+
+    def _parameters_in_order(self) -> list[nn.Parameter]:
+        return [p for linear in self._linears for p in (linear.weight, linear.bias)]
 
     # --- training -----------------------------------------------------------------------------------------
 
@@ -151,9 +155,9 @@ class LitMLP(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The hand-written optimiser, and the schedule of its learning rate where there is one."""
-        h = self.hparams
+        h: Any = self.hparams
         options: dict[str, Any] = {"lr": h.learning_rate}
-        groups: Any = list(self.parameters())
+        groups: Any = self._parameters_in_order()
         if h.optimizer == "sgd":
             options |= {"momentum": h.momentum, "nesterov": h.nesterov}
         elif h.optimizer == "adamw":
@@ -169,62 +173,63 @@ class LitMLP(LightningModule):
 
     def set_gradients(self, gradients: dict[str, Tensor]) -> None:
         """Put the formulas' results into ``.grad``, in the parameters' dtype."""
-        for p, gradient in zip(self.parameters(), gradients.values()):
-            p.grad = gradient.to(p.dtype)
+        for p, gradient in zip(self._parameters_in_order(), gradients.values()):
+            p.grad = gradient if gradient.dtype == p.dtype else gradient.to(p.dtype)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """The explicit gradients into ``.grad``, then one update (or one for several batches)."""
         x, t = batch
         checks.finite(x, "inputs")
-        checks.finite(t, "targets")
         loss, gradients = self.loss_and_gradients(x, t)
-        if not math.isfinite(loss):
-            raise checks.diverged(loss, self.global_step)
+        value = loss.item()
+        if not math.isfinite(value):
+            checks.finite(t, "targets")
+            raise checks.diverged(value, self.global_step)
+        self._losses.append(value)
         self._update(gradients, batch_idx)
-        self._log_training(loss, batch_idx)
+        self._log_training(value, batch_idx)
 
     def _update(self, gradients: dict[str, Tensor], batch_idx: int) -> None:
         """Collect, average over ranks, clip, step: each only where it is asked for."""
-        h, trainer = self.hparams, self.trainer
-        optimizer = self.optimizers()
+        h: Any = self.hparams
+        trainer = self.trainer
+        optimizer: Any = self.optimizers()
         if h.accumulate_grad_batches == 1:
             self.set_gradients(gradients)
         else:
             self._accumulate(gradients)
             if (batch_idx + 1) % h.accumulate_grad_batches and not self._ends_epoch(batch_idx):
                 return
-        parameters = self.parameters()
         if trainer.world_size > 1:
-            average_over_ranks([p.grad for p in parameters], trainer.strategy)
-        if h.gradient_clip_val is not None and h.gradient_clip_algorithm == "norm":
-            nn.utils.clip_grad_norm_(self.parameters(), h.gradient_clip_val)
-        elif h.gradient_clip_val is not None:
-            nn.utils.clip_grad_value_(self.parameters(), h.gradient_clip_val)
+            average_over_ranks(self._parameters_in_order(), trainer.strategy)
+        if h.gradient_clip_val is not None:
+            clip = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
+            clip[h.gradient_clip_algorithm](self._parameters_in_order(), h.gradient_clip_val)
         optimizer.step()
         if h.accumulate_grad_batches > 1:
             optimizer.zero_grad()
-        step_schedules(trainer.lr_scheduler_configs, "step", trainer.global_step)
+        if trainer.lr_scheduler_configs:
+            step_schedules(trainer.lr_scheduler_configs, "step", trainer.global_step)
 
     def _accumulate(self, gradients: dict[str, Tensor]) -> None:
         """Add this batch's share of the average gradient to ``.grad``."""
-        for p, gradient in zip(self.parameters(), gradients.values()):
-            share = gradient.to(p.dtype) / self.hparams.accumulate_grad_batches
+        h: Any = self.hparams
+        for p, gradient in zip(self._parameters_in_order(), gradients.values()):
+            share = gradient.to(p.dtype) / h.accumulate_grad_batches
             p.grad = share if p.grad is None else p.grad + share
 
     def _ends_epoch(self, batch_idx: int) -> bool:
         return self.trainer.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
 
-    def _log_training(self, loss: Tensor, batch_idx: int) -> None:
+    def _log_training(self, loss: float, batch_idx: int) -> None:
         """Log sparingly, for a tiny network's step costs less than one call of ``log``."""
-        trainer = self.trainer
-        self._loss_sum += loss
-        self._loss_count += 1
+        trainer: Any = self.trainer
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log("train/loss_step", loss)
         if self._ends_epoch(batch_idx) or 0 < trainer.max_steps <= trainer.global_step:
-            mean = self._loss_sum / self._loss_count
+            mean = math.fsum(self._losses) / len(self._losses)
             self.log("train/loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
-            self._loss_sum, self._loss_count = 0.0, 0
+            self._losses.clear()
 
     def on_train_epoch_end(self) -> None:
         """Advance schedules that count epochs; refuse to let weights that overflowed reach a checkpoint."""
@@ -259,11 +264,12 @@ class LitMLP(LightningModule):
             self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=len(x))
 
 
-def average_over_ranks(gradients: list[Tensor], strategy: Any) -> None:
-    """Replace each gradient by its mean over the processes, in one exchange (eq. 1.21)."""
-    flat = strategy.reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
-        gradient.copy_(mean.view(gradient.shape))
+def average_over_ranks(parameters: list[nn.Parameter], strategy: Any) -> None:
+    """Replace each ``.grad`` by its mean over the processes, in one exchange (eq. 1.21)."""
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    flat = strategy.reduce(flat, reduce_op="mean")
+    for p, mean in zip(parameters, flat.split([p.numel() for p in parameters])):
+        p.grad = mean.view(p.shape)
 
 
 def score_gradient(y: Tensor, target: Any = None) -> Tensor:

@@ -13,7 +13,7 @@ Cache = list[tuple[Any, Any, Tensor | None]]  # of each layer: linear, activatio
 def network_forward(
     x: Tensor, layers: F.Layers, activation: str, dropout: float | Tensor = 0.0
 ) -> tuple[Tensor, Cache]:
-    """x (…, N, D) -> y (…, N, K): linear, activation and dropout in turn; the last layer is linear only.
+    """``x`` (…, N, D) -> ``y`` (…, N, K): linear, activation and dropout in turn; the last layer is linear only.
 
     ``dropout`` 0 leaves it out; a tensor (…, 1, 1) gives each network its own probability.
     """
@@ -33,7 +33,7 @@ def network_forward(
 
 
 def _backward_through(caches: Cache, activation: str, dz: Tensor, gradients: list | None) -> Tensor:
-    """dz of the first layer from that of the last (eq. 1.17), collecting (dw, db) on the way where asked."""
+    """``dz`` of the first layer from that of the last (eq. 1.17), collecting (dw, db) on the way where asked."""
     act = F.ACTIVATIONS[activation].backward
     for depth in range(len(caches) - 1, -1, -1):
         if gradients is not None:
@@ -53,11 +53,10 @@ def network_backward(dy: Tensor, caches: Cache, activation: str) -> list[tuple[T
 
 
 def network_input_backward(dy: Tensor, caches: Cache, activation: str) -> Tensor:
-    """dx (…, N, D), the gradient with respect to the input (eq. 1.18)."""
+    """``dx`` (…, N, D), the gradient with respect to the input (eq. 1.18)."""
     return F.linear_input_backward(_backward_through(caches, activation, dy, None), caches[0][0])
 
 
-@torch.no_grad()
 def loss_and_gradients(
     x: Tensor,
     t: Tensor,
@@ -74,11 +73,13 @@ def loss_and_gradients(
     Args as in `network_forward`, `penalty_forward` (``weight_decay``: λ) and `mse_forward` (``share``).
     """
     term = F.LOSSES[loss]
-    y, caches = network_forward(x, layers, activation, dropout)
-    value, cache = term.forward(y, t) if share is None else term.forward(y, t, share)
-    gradients = network_backward(term.backward(cache), caches, activation)
-    if isinstance(weight_decay, Tensor) or weight_decay > 0:
-        for (w, _), (dw, _) in zip(layers, gradients):
-            value = value + F.penalty_forward(w, weight_decay)
-            dw += F.penalty_backward(w, weight_decay)
+    options = {} if share is None else {"share": share}
+    with torch.no_grad():
+        y, caches = network_forward(x, layers, activation, dropout)
+        value, cache = term.forward(y, t, **options)
+        gradients = network_backward(term.backward(cache), caches, activation)
+        if isinstance(weight_decay, Tensor) or weight_decay > 0:
+            for (w, _), (dw, _) in zip(layers, gradients):
+                value = value + F.penalty_forward(w, weight_decay)
+                dw += F.penalty_backward(w, weight_decay)
     return value, gradients

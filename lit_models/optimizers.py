@@ -71,39 +71,45 @@ class FlatOptimizer(torch.optim.Optimizer):
 
     SLOTS: ClassVar[tuple[str, ...]] = ()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._flats: dict[int, Flat] = {}
-
     def __init__(self, params: Any, defaults: dict[str, Any]):
         super().__init__(params, defaults)
+        self._flats: dict[int, Flat] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
         self._flats = {}
 
-    @torch.no_grad()
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        result = None if closure is None else closure()
+        with torch.no_grad():
+            for index, group in enumerate(self.param_groups):
+                params = [p for p in group["params"] if p.grad is not None]
+                if not params:
+                    continue
+                flat = self._flats.get(index)
+                if flat is None or not flat.holds(params):
+                    flat = self._flats[index] = Flat(params, self.state, self._slots(group))
+                torch._foreach_copy_(flat.gradients, [p.grad for p in params])
+                flat.step += 1
+                scale = self._update(flat, group)
+                torch._foreach_add_(params, flat.updates, alpha=scale)
+        return result
+
+    _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient."""
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
-        for index, group in enumerate(self.param_groups):
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            flat = self._flats.get(index)
-            if flat is None or not flat.holds(params):
-                flat = self._flats[index] = Flat(params, self.state, self._slots(group))
-            torch._foreach_copy_(flat.gradients, [p.grad for p in params])
-            flat.step += 1
-            self._update(flat, group)
-            torch._foreach_add_(params, flat.updates)
-        return result
+        hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        return self._step_with_hooks(closure) if hooked else self._step(closure)
+
+    # torch would wrap every step in a profiler's record, which costs as much as a tiny network's whole update
+    step.hooked = True  # type: ignore[attr-defined]
 
     def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
         return self.SLOTS
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
-        """Fill ``flat.update`` with the change Δ of the parameters."""
+    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
+        """Fill ``flat.update`` with u and return s, so that s u is the change of the parameters."""
         raise NotImplementedError
 
 
@@ -112,8 +118,8 @@ class SGD(FlatOptimizer):
 
     Args:
         params: parameters or groups of them.
-        lr: the learning rate, positive.
-        momentum: in [0, 1).
+        lr: the learning rate η, not negative.
+        momentum: μ in [0, 1).
         nesterov: look ahead along the momentum; needs a positive momentum.
     """
 
@@ -129,17 +135,18 @@ class SGD(FlatOptimizer):
     def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
         return self.SLOTS if group["momentum"] else ()
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
-        lr, momentum = group["lr"], group["momentum"]
+    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
+        momentum = group["momentum"]
         if not momentum:
-            torch.mul(flat.gradient, -lr, out=flat.update)  # Δ = −η g   eq. 2.1
-            return
-        for g, update, v in flat.chunks():
+            flat.update.copy_(flat.gradient)  # u = g   eq. 2.1
+            return -group["lr"]
+        for g, u, v in flat.chunks():
             v.mul_(momentum).add_(g)  # v ← μ v + g   eq. 2.2
             if group["nesterov"]:
-                torch.add(g, v, alpha=momentum, out=update).mul_(-lr)  # Δ = −η (g + μ v)   eq. 2.3
+                torch.add(g, v, alpha=momentum, out=u)  # u = g + μ v   eq. 2.3
             else:
-                torch.mul(v, -lr, out=update)  # Δ = −η v   eq. 2.2
+                u.copy_(v)  # u = v   eq. 2.2
+        return -group["lr"]
 
 
 class Adam(FlatOptimizer):
@@ -147,9 +154,9 @@ class Adam(FlatOptimizer):
 
     Args:
         params: parameters or groups of them.
-        lr: the learning rate, positive.
-        betas: decay of the first and second moment, each in [0, 1).
-        eps: added to the root of the second moment, after its correction.
+        lr: the learning rate η, not negative.
+        betas: β₁ and β₂, decay of the first and second moment, each in [0, 1).
+        eps: ε, added to the root of the corrected second moment.
     """
 
     SLOTS = ("exp_avg", "exp_avg_sq")
@@ -163,16 +170,15 @@ class Adam(FlatOptimizer):
         _check_range("eps", eps, 0.0, math.inf)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, **more})
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
+    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
         (beta1, beta2), step = group["betas"], flat.step.item()
-        # Both corrections of eq. 2.5 are scalars: m̂ / (√v̂ + ε) = c m / (√v + ε √(1 − β₂ᵗ))   eq. 2.6
         root = math.sqrt(1 - beta2**step)
-        scale = -group["lr"] * root / (1 - beta1**step)
-        for g, update, m, v in flat.chunks():
+        eps = group["eps"] * root
+        for g, u, m, v in flat.chunks():
             m.lerp_(g, 1 - beta1)  # m ← β₁ m + (1 − β₁) g   eq. 2.4
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # v ← β₂ v + (1 − β₂) g²   eq. 2.4
-            torch.sqrt(v, out=update).add_(group["eps"] * root)
-            torch.div(m, update, out=update).mul_(scale)
+            v.lerp_(torch.mul(g, g, out=u), 1 - beta2)  # v ← β₂ v + (1 − β₂) g²   eq. 2.4
+            torch.div(m, torch.sqrt(v, out=u).add_(eps), out=u)  # u = m / (√v + ε √(1 − β₂ᵗ))   eq. 2.6
+        return -group["lr"] * root / (1 - beta1**step)
 
 
 class AdamW(Adam):
@@ -180,7 +186,7 @@ class AdamW(Adam):
 
     Args:
         params: parameters or groups of them.
-        lr: the learning rate, positive.
+        lr: the learning rate η, not negative.
         betas: decay of the first and second moment, each in [0, 1).
         eps: added to the root of the second moment, after its correction.
         weight_decay: λ, not negative.
@@ -197,10 +203,10 @@ class AdamW(Adam):
         _check_range("weight_decay", weight_decay, 0.0, math.inf)
         super().__init__(params, lr, betas, eps, weight_decay=weight_decay)
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
+    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
         if group["weight_decay"]:
             torch._foreach_mul_(flat.params, 1 - group["lr"] * group["weight_decay"])  # eq. 2.7
-        super()._update(flat, group)
+        return super()._update(flat, group)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

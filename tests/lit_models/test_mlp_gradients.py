@@ -3,10 +3,10 @@
 import pytest
 import torch
 from captum.attr import Saliency
-from oracles import central_differences, mlp_objective
 
 from lit_models import LitMLP, functional
 from lit_models.functional import ACTIVATIONS, LOSSES, Activation
+from oracles import central_differences, mlp_objective
 
 DEPTHS = {1: (), 2: (5,), 3: (5, 4), 4: (6, 5, 4)}
 SHAPE, N = (3, 2), 7
