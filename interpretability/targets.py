@@ -57,6 +57,20 @@ def target_scores(logits: Tensor, target: Target) -> Tensor:
     return scores
 
 
+def log_odds(logits: Tensor, target: int | Tensor) -> Tensor:
+    """Log p / (1 − p) of the target class: (N, K) -> (N,), the logit less those of all others   eq. 8.1.
+
+    Its gradient is that of log p divided by 1 − p: the same direction, without underflow where p is near 1.
+    Raises as :func:`resolve_target` does, and ValueError where there is one class only.
+    """
+    check_logits(logits)
+    if logits.shape[1] < 2:
+        raise ValueError("log-odds need at least two classes; the model has one output")
+    own = target_scores(logits, target)
+    labels = torch.as_tensor(target, device=logits.device).expand(len(logits))
+    return own - logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
+
+
 def repeat_target(target: Target, times: int) -> Target:
     """The target of a batch that is stacked ``times`` over: (x₁ … x_N, x₁ … x_N, …)."""
     return target.repeat(times) if isinstance(target, Tensor) else target

@@ -4,15 +4,13 @@ Images (N, …) are in pixel units inside ``bounds``; ``target`` is the true cla
 ``targeted``: an int or a LongTensor (N,). The network is left as it was.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from interpretability.adversarial.ball import Ball, check_bounds
 from interpretability.gradients import input_gradient
 from interpretability.layers import evaluating
-from interpretability.targets import target_scores
+from interpretability.targets import log_odds, resolve_target
 
 Bounds = tuple[float, float]
 
@@ -108,6 +106,7 @@ def deepfool(
         candidates = logits.argsort(dim=1, descending=True)[:, 1 : 1 + rivals]  # (N, R)
     else:
         candidates = as_labels(target, x)[:, None]
+        resolve_target(logits, candidates[:, 0])  # a class out of range is told here
     reached, change = x, torch.zeros_like(x)
     for _ in range(steps):
         predicted = _logits(model, reached).argmax(1)
@@ -148,20 +147,6 @@ def margins(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
     return own[:, 0] - others if targeted else others - own[:, 0]
 
 
-def log_odds(labels: Tensor, targeted: bool) -> Callable[[Tensor], Tensor]:
-    """The objective that attacks raise: the log-odds against the true class, or for the wanted one (eq. 8.1).
-
-    Its gradient is the cross-entropy's divided by 1 − p: the same direction, and no underflow where p is 1.
-    """
-
-    def score(logits: Tensor) -> Tensor:
-        own = logits.gather(1, labels[:, None])[:, 0]
-        odds = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1) - own
-        return -odds if targeted else odds
-
-    return score
-
-
 def as_labels(target: int | Tensor, x: Tensor) -> Tensor:
     """A class, or one per image, as a LongTensor (N,) on the images' device."""
     labels = torch.as_tensor(target, device=x.device)
@@ -182,14 +167,13 @@ class _Best:
 
 
 def _gain_and_gradient(model: nn.Module, x: Tensor, labels: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:
-    """The margin at x (N,) and the gradient there of the log-odds, from one pass."""
+    """The margin at x (N,) and the gradient there of the log-odds, for or against (eq. 8.1), from one pass."""
     seen: list[Tensor] = []
-    score = log_odds(labels, targeted)
 
     def watched(logits: Tensor) -> Tensor:
-        target_scores(logits, labels)  # a class out of range is told here
+        odds = log_odds(logits, labels)
         seen.append(margins(logits.detach(), labels, targeted))
-        return score(logits)
+        return odds if targeted else -odds
 
     gradient = input_gradient(model, x, watched)
     return seen[-1], gradient

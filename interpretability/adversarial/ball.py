@@ -78,10 +78,10 @@ def check_bounds(x: Tensor, bounds: tuple[float, float]) -> None:
 
 
 def quantize(adversarial: Tensor, x: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
-    """``adversarial`` as 8-bit pixels hold it, still within ε of ``x`` in 8 bits; both images in [0, 1].
+    """``adversarial`` as 8-bit pixels hold it, still within ε of ``x`` in 8 bits (eq. 8.7).
 
     "linf": the nearest level at most ⌊255 ε⌋ away. "l2": the nearest levels; where they would go farther than
-    ε the smallest changes are dropped. An ε below 1/255 therefore gives back ``x``.
+    ε the smallest changes are dropped. Images are in [0, 1]; an ε below 1/255 gives back ``x``, rounded.
     """
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}; there are: {', '.join(NORMS)}")

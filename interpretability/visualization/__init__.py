@@ -1,6 +1,6 @@
 """Feature visualisation: images that maximise what a unit, a channel, a direction or a class responds to."""
 
-from interpretability.visualization.objectives import Objective, channel, direction, diversity, logit, neuron
+from interpretability.visualization.objectives import Objective, channel, direction, diversity, logit, neuron, odds
 from interpretability.visualization.parameterization import PARAMETERIZATIONS, Fourier, Parameterization, Pixels
 from interpretability.visualization.regularizers import REGULARIZERS, blur, l1, total_variation
 from interpretability.visualization.transforms import RandomAffine, default_transforms
@@ -22,6 +22,7 @@ __all__ = [
     "l1",
     "logit",
     "neuron",
+    "odds",
     "total_variation",
     "visualize",
 ]

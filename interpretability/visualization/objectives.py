@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interpretability.targets import Target, target_scores
+from interpretability.targets import Target, log_odds, target_scores
 
 Outputs = Mapping[str | None, Tensor]
 
@@ -45,6 +45,11 @@ def logit(target: Target) -> Objective:
     """The logit of a class, or any target on logits (a callable logits (N, K) -> (N,))."""
     label = f"class {target}" if isinstance(target, int) else "target"
     return _of_layer(label, None, lambda logits: target_scores(logits, target))
+
+
+def odds(index: int) -> Objective:
+    """The log-odds of a class against all others (eq. 8.1): what sets it apart, where `logit` asks for more of it."""
+    return _of_layer(f"odds of class {index}", None, lambda logits: log_odds(logits, index))
 
 
 def channel(layer: str, index: int) -> Objective:

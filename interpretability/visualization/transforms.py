@@ -19,18 +19,20 @@ class RandomAffine:
         jitter: largest shift in pixels, either way.
         scale: least and largest magnification.
         rotation: largest angle in degrees, either way.
+        black: what comes in at the border is black; it is mirrored otherwise.
     """
 
     jitter: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     rotation: float = 0.0
+    black: bool = False
 
     def __post_init__(self) -> None:
         if self.jitter < 0 or self.rotation < 0 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"jitter and rotation must not be negative, and 0 < low <= high in scale: {self}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (N, C, H, W) -> views of the same shape; what comes in at the border is mirrored."""
+        """Images (N, C, H, W) -> views of the same shape."""
         n, _, height, width = images.shape
         shift_x, shift_y, zoom, turn = torch.rand(4, n, generator=generator, dtype=images.dtype)
         zoom = self.scale[0] + (self.scale[1] - self.scale[0]) * zoom
@@ -40,7 +42,7 @@ class RandomAffine:
         dx, dy = 2 * self.jitter * (2 * shift_x - 1) / width, 2 * self.jitter * (2 * shift_y - 1) / height
         rows = [torch.stack([cos, -sin * height / width, dx], 1), torch.stack([sin * width / height, cos, dy], 1)]
         grid = F.affine_grid(torch.stack(rows, 1).to(images.device), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="zeros" if self.black else "reflection", align_corners=False)
 
 
 def default_transforms(height: int, width: int) -> tuple[Transform, ...]:
