@@ -63,7 +63,8 @@ class DeepLift(Attribution):
             self.model(baseline)
         operations = DifferenceOperations(x, reference.seen)
         with passing_through(self.model, self.layer, x) as after, operations:
-            logits = operations.current(self.model(x))
+            logits = self.model(x)
+        logits = operations.finished(logits)
         multiplier = score_gradient(target_scores(logits, target), after[-1])
         return (after[-1].detach() - before[-1]) * multiplier
 

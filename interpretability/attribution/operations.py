@@ -80,9 +80,10 @@ class Operations(TorchFunctionMode):
 
     def __init__(self, x: Tensor):
         super().__init__()
-        self._followed: dict[int, Tensor] = {id(x): x}  # holds on to them, so that an id stays theirs
+        self._followed: dict[int, tuple[Tensor, Any]] = {}  # with their grad_fn; held, so that an id stays theirs
         self._now: dict[int, Tensor] = {}  # tensors changed in place -> what they have become
         self._stale: set[int] = set()  # the storages of those tensors
+        self._follow(x)
 
     def follows(self, value: object) -> bool:
         """Whether ``value`` is a tensor that depends on ``x``."""
@@ -95,6 +96,12 @@ class Operations(TorchFunctionMode):
         while id(value) in self._now:
             value = self._now[id(value)]
         return value
+
+    def finished(self, logits: Tensor) -> Tensor:
+        """What the model returned, after its last in-place operation, if every step to it was seen."""
+        logits = self.current(logits)
+        self._check_visible([*tensors_in(logits)], "the output")
+        return logits
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -121,7 +128,7 @@ class Operations(TorchFunctionMode):
         return result
 
     def _follow(self, result: Any) -> None:
-        self._followed.update((id(tensor), tensor) for tensor in tensors_in(result))
+        self._followed.update((id(tensor), (tensor, tensor.grad_fn)) for tensor in tensors_in(result))
 
     def unsupported(self, operation: str) -> UnsupportedOperation:
         """The error for an operation without a rule: where it is, and the rules that exist."""
@@ -140,10 +147,10 @@ class Operations(TorchFunctionMode):
 
     def _check_visible(self, arguments: list[Tensor], name: str) -> None:
         for tensor in arguments:
-            if self.follows(tensor):
-                if self._stale and tensor.untyped_storage().data_ptr() in self._stale:
-                    raise UnsupportedOperation(f"{name}{_place()} reads a view of a tensor that was changed in place")
-            elif tensor.grad_fn is not None:
+            _, seen = self._followed.get(id(tensor), (None, None))
+            if self.follows(tensor) and self._stale and tensor.untyped_storage().data_ptr() in self._stale:
+                raise UnsupportedOperation(f"{name}{_place()} reads a view of a tensor that was changed in place")
+            if tensor.grad_fn is not seen:  # made, or made over, by an operation of which torch does not tell
                 hidden = tensor.grad_fn.name()
                 raise UnsupportedOperation(f"{self.method} cannot see into {hidden}, which feeds {name}{_place()}")
 

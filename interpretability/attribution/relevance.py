@@ -81,7 +81,8 @@ class LRP(Attribution):
         x = x.clone().requires_grad_()
         operations = RelevanceOperations(self.rules, self.epsilon, x)
         with passing_through(self.model, self.layer, x) as points, operations:
-            logits = operations.current(self.model(x))
+            logits = self.model(x)
+        logits = operations.finished(logits)
         relevance = _relevance_of(logits, target)
         if not logits.requires_grad:
             raise ValueError("the logits do not depend on x through operations that LRP can follow")
