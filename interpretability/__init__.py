@@ -1,4 +1,4 @@
-"""Explaining what a classifier does: attribution, feature visualisation, building blocks and attacks, without Lightning."""
+"""Explaining what a classifier does: attribution, feature visualisation, building blocks, attacks; no Lightning."""
 
 from interpretability.adversarial import deepfool, fgsm, measure_noise, pgd, quantize, robust_accuracy
 from interpretability.visualization import channel, direction, diversity, logit, neuron, odds, visualize
