@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from interpretability.first_convolution import gradient_through
 from interpretability.layers import evaluating, replace
 from interpretability.targets import Target, target_scores
 
@@ -76,7 +77,9 @@ def trace(
 def score_gradient(scores: Tensor, point: Tensor | GradientEdge, keep_graph: bool = False) -> Tensor:
     """∂(Σ scores)/∂point; a ValueError where no differentiable path joins them."""
     gradient = None
-    if scores.requires_grad:
+    if scores.requires_grad and isinstance(point, Tensor):
+        gradient = gradient_through(scores, point, keep_graph)
+    if scores.requires_grad and gradient is None:
         (gradient,) = torch.autograd.grad(scores.sum(), point, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
         raise ValueError(UNRELATED)

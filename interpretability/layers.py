@@ -16,25 +16,22 @@ from interpretability.names import listing, unknown
 from interpretability.pixel_model import PixelModel
 
 
-def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every layer by its dotted name; inside a :class:`PixelModel`, by the name the wrapped model knows."""
-    layers = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
-    if isinstance(model, PixelModel):
-        layers.update(named_layers(model.model))
-    return layers
-
-
 def layer_names(model: nn.Module) -> list[str]:
-    """The names to offer a person: those of :func:`named_layers` once each, without a wrapper's prefix."""
-    return list(named_layers(model.model if isinstance(model, PixelModel) else model))
+    """Every layer's dotted name; those of a :class:`PixelModel`'s inner model without the wrapper's prefix."""
+    inner = model.model if isinstance(model, PixelModel) else model
+    return [name for name, _ in inner.named_modules(remove_duplicate=False) if name]
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """The layer called ``name``; ValueError with the nearest valid names if there is none."""
-    layer = named_layers(model).get(name)
-    if layer is None:
-        raise unknown("layer", name, layer_names(model))
-    return layer
+    for root in (model.model, model) if isinstance(model, PixelModel) else (model,):
+        try:
+            layer = root.get_submodule(name)
+        except AttributeError:
+            continue
+        if name:
+            return layer
+    raise unknown("layer", name, layer_names(model))
 
 
 @contextmanager
@@ -48,10 +45,13 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ValueError: the model holds tensors made in inference mode, which autograd cannot work with.
     """
-    if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):
+    modules = list(model.modules())
+    parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+    buffers = [b for module in modules for b in module._buffers.values() if b is not None]
+    if any(tensor.is_inference() for tensor in chain(parameters, buffers)):
         raise ValueError("the model was created inside torch.inference_mode(); create or load it outside")
-    training = [module for module in model.modules() if module.training]
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    training = [module for module in modules if module.training]
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     try:
         for module in training:
             module.training = False  # not .eval(): a module may override it to do more than that

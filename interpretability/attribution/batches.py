@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from tqdm import tqdm
 
-BATCH_SIZE = 32  # rows in a forward pass: large enough to be quick, small enough for the caches
+BATCH_SIZE = 16  # rows in a forward pass: larger ones are slower, out of the caches
 SILENT_SECONDS = 3.0
 
 

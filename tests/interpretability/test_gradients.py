@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attribution_networks import Residual, plain, randomised
+from interpretability.first_convolution import convolution_input_gradient, first_convolution, gradient_through
+from interpretability.gradients import input_gradient, layer_gradient
+
+
+def finite_differences(score, point, step=1e-6):
+    """∂score/∂point of a single sample (1, …), all shifted points in one batch."""
+    shifts = step * torch.eye(point.numel(), dtype=point.dtype).view(-1, *point.shape[1:])
+    return ((score(point + shifts) - score(point - shifts)) / (2 * step)).view_as(point)
+
+
+def test_the_input_gradient_is_that_of_finite_differences():
+    net, x = randomised(plain()), torch.rand(1, 3, 6, 7, dtype=torch.float64)
+    gradient = input_gradient(net, x, torch.tensor([3]))
+    with torch.no_grad():
+        expected = finite_differences(lambda point: net(point)[:, 3], x)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("how", ["module", "in place", "functional", "functional in place", "method", "clamp"])
+@pytest.mark.parametrize("layer", ["stem", "conv"])
+def test_the_layer_gradient_is_that_of_finite_differences(how, layer):
+    torch.manual_seed(1)
+    net, x = randomised(Residual(how)), torch.rand(1, 3, 5, 4, dtype=torch.float64)
+
+    def above(point):
+        h = F.relu(point if layer == "stem" else net.stem(x))
+        h = h + F.relu(net.conv(h) if layer == "stem" else point)
+        return net.head(h.mean(dim=(2, 3)))[:, 2]
+
+    activation, gradient = layer_gradient(net, layer, x, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(activation, net.stem(x) if layer == "stem" else net.conv(F.relu(net.stem(x))))
+        expected = finite_differences(above, activation)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-8)
+
+
+def test_a_model_that_offers_its_input_gradient_is_asked_for_it():
+    class Explicit(nn.Linear):
+        def forward(self, x):
+            raise AssertionError("no need to run the model")
+
+        def input_gradient(self, x, target):
+            return self.weight[target].expand_as(x)
+
+    net = Explicit(4, 3)
+    assert torch.equal(input_gradient(net, torch.rand(2, 4), 1), net.weight[1].expand(2, 4))
+
+
+def test_a_score_out_of_reach_is_an_error_and_not_a_zero_map():
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.flatten(1).detach()
+
+    with pytest.raises(ValueError, match="does not depend"):
+        input_gradient(Detached(), torch.rand(1, 3), 0)
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.Conv2d(1, 4, 5, stride=2, padding=(2, 1)),
+        nn.Conv2d(2, 4, (3, 2), stride=(1, 2), dilation=2, bias=False),
+    ],
+)
+def test_the_first_convolution_by_hand_is_autograd(convolution):
+    convolution.double()
+    x = torch.randn(2, convolution.in_channels, 9, 11, dtype=torch.float64, requires_grad=True)
+    z = convolution(x)
+    dz = torch.randn_like(z)
+    by_hand = convolution_input_gradient(dz, z.grad_fn)
+    torch.testing.assert_close(by_hand, torch.autograd.grad(z, x, dz)[0], rtol=0, atol=1e-12)
+
+
+def test_the_first_convolution_is_used_where_it_is_the_only_way_up():
+    net, x = plain().eval(), torch.rand(4, 3, 12, 10)
+    leaf = x.clone().requires_grad_()
+    scores = net((leaf.clone() - 0.4) / 0.3)[:, 1]
+    assert first_convolution(scores, leaf).name() == "ConvolutionBackward0"
+    expected = torch.autograd.grad(scores.sum(), leaf, retain_graph=True)[0]
+    torch.testing.assert_close(gradient_through(scores, leaf), expected)
+
+
+def test_a_way_around_the_first_convolution_leaves_it_to_autograd():
+    convolution, leaf = nn.Conv2d(3, 3, 3, padding=1), torch.rand(2, 3, 6, 6, requires_grad=True)
+    around = (convolution(leaf) + leaf).mean(dim=(1, 2, 3))
+    assert gradient_through(around, leaf) is None
+    squared = convolution(leaf * leaf).mean(dim=(1, 2, 3))
+    assert gradient_through(squared, leaf) is None
+    wide = torch.rand(2, 8, 6, 6, requires_grad=True)
+    assert gradient_through(nn.Conv2d(8, 2, 3)(wide).mean(dim=(1, 2, 3)), wide) is None
