@@ -22,8 +22,7 @@ def shares(rule: str, products: Tensor, *, epsilon: float, gamma: float, alpha: 
     """What fraction of each output's relevance goes to each contribution: (K, D + 1)."""
     result = torch.zeros_like(products)
     for k, row in enumerate(products):
-        positive = torch.tensor([max(float(value), 0.0) for value in row])
-        negative = torch.tensor([min(float(value), 0.0) for value in row])
+        positive, negative = row * (row > 0), row * (row < 0)
         if rule == "epsilon":
             result[k] = _fraction(row, epsilon)
         elif rule == "gamma":
