@@ -48,11 +48,10 @@ def visualize(
     """
     objectives = [objective] if isinstance(objective, Objective) else list(objective)
     each, image_shape = _image_shape(shape, objectives, steps)
-    device, dtype = _place(model)
     generator = torch.Generator().manual_seed(seed)
     views = default_transforms(*image_shape[1:]) if transforms is None else transforms
     with evaluating(model), reading(model, {name for one in objectives for name in one.layers}) as read:
-        canvas = _canvas(parameterization, [len(objectives) * each, *image_shape], generator, start).to(device, dtype)
+        canvas = _canvas(parameterization, [len(objectives) * each, *image_shape], generator, start, model)
         optimizer = torch.optim.Adam(canvas.parameters(), lr=learning_rate)
         history: list[Tensor] = []
         for step in tqdm(range(steps), desc="visualize", unit="step", disable=not progress):
@@ -118,18 +117,17 @@ def _image_shape(shape: Sequence[int], objectives: Sequence[Objective], steps: i
     return (1 if len(shape) == 3 else shape[0]), list(shape[-3:])
 
 
-def _canvas(name: str, shape: Sequence[int], generator: torch.Generator, start: Tensor | None) -> Parameterization:
+def _canvas(
+    name: str, shape: Sequence[int], generator: torch.Generator, start: Tensor | None, model: nn.Module
+) -> Parameterization:
+    """The parameters to optimise, on the device and in the precision of the model."""
     if name not in PARAMETERIZATIONS:
         raise unknown("parameterization", name, PARAMETERIZATIONS)
-    canvas = PARAMETERIZATIONS[name](shape, generator)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    canvas = PARAMETERIZATIONS[name](shape, generator).to(like.device, like.dtype)
     if start is not None:
-        canvas.encode(start.detach().cpu().expand(*shape))
+        canvas.encode(start.expand(*shape))
     return canvas
-
-
-def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    return parameter.device, parameter.dtype
 
 
 def _warn_unmoved(objectives: Sequence[Objective], history: Tensor) -> None:
