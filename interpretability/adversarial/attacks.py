@@ -113,14 +113,16 @@ def deepfool(
         done = predicted != original if target is None else predicted == candidates[:, 0]
         if done.all():
             break
-        step = _nearest_boundary(model, reached, predicted, candidates)
+        step = _nearest_boundary(model, reached, predicted, candidates, bounds)
         change = change + step * ~done.view(-1, *[1] * (x.ndim - 1))
         reached = (x + (1 + overshoot) * change).clamp(*bounds)
         change = (x + change).clamp(*bounds) - x
     return reached
 
 
-def _nearest_boundary(model: nn.Module, x: Tensor, predicted: Tensor, candidates: Tensor) -> Tensor:
+def _nearest_boundary(
+    model: nn.Module, x: Tensor, predicted: Tensor, candidates: Tensor, bounds: Bounds
+) -> Tensor:
     """The step from x (N, …) to the nearest of the boundaries with ``candidates`` (N, R); eq. 8.8."""
     n, r = candidates.shape
     gaps: list[Tensor] = []
@@ -131,8 +133,10 @@ def _nearest_boundary(model: nn.Module, x: Tensor, predicted: Tensor, candidates
         gaps.append(f.detach())
         return f
 
-    w = input_gradient(model, x.repeat_interleave(r, 0), gap).view(n, r, -1)
-    f = gaps[-1].view(n, r)
+    repeated = x.repeat_interleave(r, 0)
+    w = input_gradient(model, repeated, gap)
+    outward = ((repeated <= bounds[0]) & (w < 0)) | ((repeated >= bounds[1]) & (w > 0))
+    w, f = w.masked_fill(outward, 0).view(n, r, -1), gaps[-1].view(n, r)
     squared = w.square().sum(2).clamp(min=torch.finfo(w.dtype).tiny)
     nearest = (f.abs() / squared.sqrt()).argmin(1)
     rows = torch.arange(n, device=x.device)
