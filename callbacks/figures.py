@@ -4,12 +4,15 @@ Every picture lies under ``figures/`` in the run's folder, whatever the logger. 
 from :class:`PictureCallback`, which keeps trouble with a picture from becoming trouble with the training.
 """
 
+import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -108,10 +111,26 @@ def displayable(image: np.ndarray) -> np.ndarray:
     return image.transpose(1, 2, 0)[..., :3] if len(image) >= 3 else image[0]
 
 
+def ignore_stub_tensorflow() -> None:
+    """Where a module named ``tensorflow`` is not TensorFlow, make TensorBoard do without it.
+
+    TensorBoard takes any such module for the real one and fails on it when the first event file is opened.
+    ``tensorboard.compat.notf`` is its own switch for that.
+    """
+    try:
+        found = importlib.util.find_spec("tensorflow")
+        usable = found is None or bool(found.origin and (Path(found.origin).parent / "python").is_dir())
+    except ValueError:  # made by hand, without a spec
+        usable = False
+    if not usable:
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+
+
 class PictureCallback(Callback):
     """Base of the callbacks that draw: they leave random states alone and never end a training run."""
 
     def __init__(self) -> None:
+        ignore_stub_tensorflow()
         self._warned: set[str] = set()
 
     @contextmanager
@@ -122,14 +141,14 @@ class PictureCallback(Callback):
             try:
                 yield
             except Exception as error:
-                self.warn_once(f"{type(error).__name__}: {error}")
+                kind = OSError if isinstance(error, OSError) else type(error)
+                self.warn_once(kind.__name__, f"{type(error).__name__}: {error}")
             finally:
                 for module, training in modes:
                     module.training = training
 
-    def warn_once(self, message: str) -> None:
+    def warn_once(self, kind: str, message: str) -> None:
         """Say that something could not be drawn, and that training goes on; once for each kind of trouble."""
-        kind = message.partition(":")[0]
         if kind not in self._warned:
             self._warned.add(kind)
             rank_zero_warn(f"{type(self).__name__}: {message} (training goes on without this picture)")

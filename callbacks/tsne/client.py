@@ -67,15 +67,16 @@ class Worker:
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
         if hasattr(os, "nice") and shutil.which("nice"):
             command = ["nice", "-n", "10", *command]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=(self._root / "stderr.txt").open("wb"),
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1") | {"CUDA_VISIBLE_DEVICES": ""},
-            start_new_session=True,
-            text=True,
-        )
+        with (self._root / "stderr.txt").open("wb") as stderr:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1") | {"CUDA_VISIBLE_DEVICES": ""},
+                start_new_session=True,
+                text=True,
+            )
 
     def submit(self, options: dict[str, Any], arrays: dict[str, np.ndarray] | None = None, **context: Any) -> Job:
         """Queue a job; ``context`` stays with it on this side."""

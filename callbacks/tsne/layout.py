@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 MAX_DIMENSIONS = 50
 NEIGHBOURS = 10
 SMALLEST = 4  # t-SNE needs a neighbour or two for each point; fewer points are laid out by PCA
-WARM = {"early_exaggeration": 1.0, "learning_rate": 50.0, "max_iter": 300}
+WARM = {"early_exaggeration": 1.0, "learning_rate": 15.0, "max_iter": 300}  # gentle, so that little moves
 
 
 @dataclass

@@ -63,6 +63,7 @@ class TSNELogger(PictureCallback):
         self._worker = Worker(time_budget)
         self._layouts: dict[str, Tensor] = {}
         self._samples: tuple[Tensor, Tensor, np.ndarray] | None = None
+        self._training: tuple[Tensor, Tensor] | None = None
         self._sprites: dict[str, tuple[int, int]] = {}
 
     @property
@@ -128,7 +129,7 @@ class TSNELogger(PictureCallback):
                 name = layer or PIXELS
                 tag = f"tsne/{name}" if held_out == "val" else f"test/tsne/{name}"
                 if not np.isfinite(features[name]).all():
-                    self.warn_once(f"not finite: the features of {name!r}")
+                    self.warn_once("NaN", f"the features of {name!r} are not finite")
                     continue
                 arrays = {
                     "features": features[name],
@@ -157,7 +158,8 @@ class TSNELogger(PictureCallback):
             other = fixed_samples(trainer, pl_module, held_out, self.n_samples // 2)
             n_other = 0 if other is None else len(other[0])
             train = fixed_samples(trainer, pl_module, "train", self.n_samples - n_other)
-            kept = [pair for pair in (train, other) if pair is not None and len(pair[0])]
+            self._training = train or self._training  # a trainer that only tests may know no training data
+            kept = [pair for pair in (self._training, other) if pair is not None and len(pair[0])]
             if not kept:
                 raise ValueError("there are no images to embed")
             x, y = (torch.cat([part.cpu() for part in parts]) for parts in zip(*kept))

@@ -15,7 +15,10 @@ from typing import Any
 
 
 def lay_out(folder: Path, job: dict[str, Any], last: dict[str, Any]) -> None:
-    """One layout: coordinates and figures, the picture, and the tensors for TensorBoard's projector."""
+    """One layout: coordinates and figures, the picture, and the tensors for TensorBoard's projector.
+
+    ``last`` holds the last features and layout of each key; features that did not change keep theirs.
+    """
     import numpy as np
     from drawing import Points, draw_layout, render
     from layout import embed, reduce
@@ -25,9 +28,11 @@ def lay_out(folder: Path, job: dict[str, Any], last: dict[str, Any]) -> None:
         features, labels = arrays["features"], arrays["labels"]
         predictions, held_out = arrays["predictions"], arrays["held_out"]
         previous = arrays.get("previous")
-    previous = last.get(job["key"], previous)
-    layout = embed(features, labels, previous, job["perplexity"], job["seed"])
-    last[job["key"]] = layout.coordinates
+    known_features, layout = last.get(job["key"], (None, None))
+    if known_features is None or not np.array_equal(known_features, features):
+        previous = previous if layout is None else layout.coordinates
+        layout = embed(features, labels, previous, job["perplexity"], job["seed"])
+    last[job["key"]] = features, layout
     points = Points(layout.coordinates, labels, predictions, held_out, job["class_names"], job["held_out_name"])
     title = f"{job['title']}\nKL divergence {layout.kl_divergence:.3f}, trustworthiness {layout.trustworthiness:.3f}"
     Image.fromarray(render(draw_layout(points, title))).save(folder / "figure.png")
