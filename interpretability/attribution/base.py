@@ -7,6 +7,7 @@ about that layer's output, and has its shape. Both are "the point" in what follo
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class Attribution(ABC):
     Raises:
         ValueError: an unknown layer.
     """
+
+    additive: ClassVar[bool] = True  # contributions, which may be summed; False: sensitivities, which may not
 
     def __init__(self, model: nn.Module, layer: str | None = None):
         if layer is not None:

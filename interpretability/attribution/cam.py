@@ -72,6 +72,8 @@ class GuidedGradCAM(ActivationMap):
     Selvaraju et al. 2017, "Grad-CAM", section 3.2. Raises as :class:`GuidedBackprop` does.
     """
 
+    additive = False
+
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass, and two backward passes through its graph: plain to the layer, guided to the input."""
         with capture(self.model, [self.layer]) as outputs:

@@ -14,6 +14,8 @@ class Saliency(Attribution):
     is the maximum over channels of its absolute value, which drawing takes.
     """
 
+    additive = False
+
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward and one backward pass."""
         _, gradient = gradient_at(self.model, self.layer, x, target)

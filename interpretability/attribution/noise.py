@@ -24,6 +24,8 @@ class _NoisyGradient(Attribution):
         batch_size: rows in a forward pass.
     """
 
+    additive = False
+
     def __init__(
         self,
         model: nn.Module,

@@ -27,6 +27,7 @@ LOWER_BOUND = {  # what the graph calls operations that cut off at a lower bound
 class _RectifiedGradient(Attribution):
     """The gradient with ``rule`` at every ReLU between the point and the score."""
 
+    additive = False
     rule: Rule
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:

@@ -1,0 +1,182 @@
+"""What every subcommand explains: a model, images, classes by index or name."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import console
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SPLITS = ("test", "val", "train")
+BATCH_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A model in eval mode on pixels in [0, 1], the images (N, C, H, W), their names, and the class names."""
+
+    model: "nn.Module"
+    images: "Tensor"
+    names: list[str]
+    class_names: list[str]
+
+    def label(self, index: int) -> str:
+        """The name of class ``index``."""
+        return self.class_names[index] if index < len(self.class_names) else str(index)
+
+    def targets(self, given: Sequence[str]) -> list[int]:
+        """Classes given by index or name, as indices."""
+        return [class_index(text, self.class_names, self.outputs) for text in given]
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the model has."""
+        return self.logits(self.images[:1]).shape[1]
+
+    def logits(self, images: "Tensor") -> "Tensor":
+        """The model's outputs for ``images``, a few rows at a time."""
+        import torch
+
+        with torch.no_grad():
+            return torch.cat([self.model(rows) for rows in images.split(BATCH_ROWS)])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that choose model and images."""
+    group = parser.add_argument_group("model and images")
+    group.add_argument("images", nargs="*", type=Path, help="image files or folders of them; none: samples of --data")
+    group.add_argument("--model", required=True, help="a torchvision classifier's name, or a checkpoint (or run) of ours")
+    group.add_argument("--weights", help="for a torchvision classifier: a weights name such as DEFAULT, or a local file")
+    group.add_argument("--data", choices=("digits", "mnist"), default="digits", help="where samples come from")
+    group.add_argument("--data-dir", type=Path, default=Path("data"), help="where the MNIST files are")
+    group.add_argument("--split", choices=SPLITS, default="val", help="which samples")
+    group.add_argument("--samples", type=int, default=8, help="how many samples")
+
+
+def load(args: argparse.Namespace) -> Inputs:
+    """The model and images that ``args`` name."""
+    from interpretability import images, zoo
+
+    checkpoint = checkpoint_path(args.model)
+    if checkpoint is None:
+        model, class_names = zoo.load_torchvision(args.model, args.weights)
+        if not args.images:
+            raise console.UserError("a torchvision classifier needs image files: name some, or a folder")
+        resize, size = zoo.image_sizes(args.model)
+        return Inputs(model, *_stacked(args.images, lambda path: images.load_image(path, size, resize)), class_names)
+    if args.weights is not None:
+        raise console.UserError("--weights goes with a torchvision name; a checkpoint brings its own weights")
+    model = load_checkpoint(checkpoint)
+    class_names = [str(digit) for digit in range(model.hparams["num_outputs"])]
+    if args.images:
+        return Inputs(model, *_stacked(args.images, images.load_digit), class_names)
+    return Inputs(model, *samples(args), class_names)
+
+
+def checkpoint_path(name: str) -> Path | None:
+    """The checkpoint that ``name`` is: a file, or a run's folder for its best; None for a plain name."""
+    path = Path(name)
+    if path.is_dir() and (path / "checkpoints").is_dir():
+        path = path / "checkpoints" / "best.ckpt"
+    if path.suffix == ".ckpt" or path.is_file():
+        if not path.is_file():
+            raise console.UserError(f"there is no checkpoint {path}")
+        return path
+    return None
+
+
+def load_checkpoint(path: Path) -> Any:
+    """A ``LitCNN`` or ``LitMLP`` from its checkpoint, in eval mode on the CPU; which one, its weights' names tell."""
+    import torch
+
+    from lit_models import LitCNN, LitMLP
+
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except OSError:
+        raise
+    except Exception as error:
+        raise console.UserError(f"{path}: no checkpoint that can be read safely ({type(error).__name__})") from None
+    kinds = {"head.weight": LitCNN, "output.weight": LitMLP}
+    kind = next((cls for name, cls in kinds.items() if name in weights), None)
+    if kind is None:
+        raise console.UserError(f"{path}: neither a LitCNN nor a LitMLP")
+    return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+
+
+def samples(args: argparse.Namespace) -> tuple["Tensor", list[str]]:
+    """Samples of a datamodule, the same every time, and what to call them."""
+    from datamodules import DigitsDataModule, MNISTDataModule
+
+    if args.samples < 1:
+        raise console.UserError(f"--samples must be at least 1; got {args.samples}")
+    data = DigitsDataModule() if args.data == "digits" else MNISTDataModule(data_dir=args.data_dir)
+    x, t = data.probe_batch(args.split, args.samples)
+    return x, [f"{args.data}-{args.split}-{n}-is-{int(label)}" for n, label in enumerate(t)]
+
+
+def spatial_layers(model: "nn.Module", x: "Tensor", n: int) -> list[str]:
+    """At most ``n`` layers to look into: the last block of each of the ``n`` coarsest resolutions, finest first."""
+    import torch
+
+    from interpretability.layers import capture
+
+    last: dict[tuple[int, ...], str] = {}
+    for name in _blocks(getattr(model, "model", model)):
+        try:
+            with torch.no_grad(), capture(model, [name]) as outputs:
+                model(x)
+        except ValueError:  # it does not run, runs twice or gives no tensor
+            continue
+        shape = outputs[name].shape
+        if len(shape) == 4 and shape[2] * shape[3] > 1:
+            last[tuple(shape[2:])] = name
+    return list(last.values())[-n:]
+
+
+def _blocks(model: "nn.Module", prefix: str = "", depth: int = 2) -> Iterator[str]:
+    """The names of the modules that a model lines up, looking into its sequences of modules; no dropout."""
+    from torch import nn
+
+    for name, module in model.named_children():
+        if isinstance(module, (nn.Sequential, nn.ModuleList)) and depth > 1:
+            yield from _blocks(module, f"{prefix}{name}.", depth - 1)
+        elif not isinstance(module, (nn.Dropout, nn.Identity)):
+            yield f"{prefix}{name}"
+
+
+def class_index(text: str, class_names: Sequence[str], outputs: int) -> int:
+    """A class by index or by name, in any case; an error that names the nearest where there is none."""
+    matches = [index for index, name in enumerate(class_names) if name.lower() == text.strip().lower()]
+    if len(matches) == 1:
+        return matches[0]
+    if len(matches) > 1:
+        raise console.UserError(f"class {text!r} is ambiguous: use its index, one of {', '.join(map(str, matches))}")
+    if text.strip().isdecimal():
+        if int(text) >= outputs:
+            raise console.UserError(f"class {text} is out of range: the model has {outputs} outputs")
+        return int(text)
+    raise console.nearest(text, class_names, "class")
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them."""
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+        if not found:
+            raise console.UserError(f"{path}: no images in this folder")
+        files += found
+    return files
+
+
+def _stacked(paths: Sequence[Path], read: Any) -> tuple["Tensor", list[str]]:
+    import torch
+
+    files = image_files(paths)
+    return torch.stack([read(path) for path in files]), [path.stem for path in files]
