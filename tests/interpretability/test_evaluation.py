@@ -127,7 +127,7 @@ def test_infidelity_against_captum():
 
 
 def test_sensitivity_against_captum():
-    model, x = convolutional(), torch.rand(2, 1, 12, 12)
+    model, x = convolutional(), torch.rand(1, 1, 12, 12)
     method = Saliency(model)
     noise = 0.1 * torch.randn_like(x)
     theirs = sensitivity_max(
