@@ -21,8 +21,10 @@ class _PassedReLU(torch.autograd.Function):
     def backward(ctx, da: Tensor) -> Tensor:
         (open_,) = ctx.saved_tensors
         dz = da * open_
-        blocked = (dz.flatten(1) == 0).all(1).view(-1, *[1] * (da.ndim - 1))
-        return torch.where(blocked & ~open_, da.clamp(max=0), dz)  # the loss falls where its gradient is negative
+        blocked = ~dz.flatten(1).any(1)
+        if blocked.any():  # the loss falls where its gradient is negative
+            dz[blocked] = da[blocked].clamp(max=0) * ~open_[blocked]
+        return dz
 
 
 class PassedReLUs(TorchFunctionMode):
