@@ -30,9 +30,10 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class RandomState(Callback):
-    """Saves every rank's random state with each checkpoint and restores it at the first batch after a resume.
+    """Saves every rank's random state with each checkpoint and restores it before the first batch after a resume.
 
-    Not earlier: what Lightning does between loading and the first batch may itself draw numbers.
+    At the last moment that Lightning offers: what happens between loading and the first batch may itself draw
+    numbers, and the first batch's augmentation draws before its ``on_train_batch_start``.
     """
 
     def __init__(self) -> None:
@@ -51,8 +52,18 @@ class RandomState(Callback):
         states = checkpoint.get("random_states", [])
         self._to_restore = states if len(states) == trainer.world_size else []
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore; within an epoch no later hook comes before the batch."""
+        self._restore(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore again where an epoch begins, whatever other callbacks drew at the start."""
+        self._restore(trainer)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Restore once."""
+        """From here on the run draws for itself."""
+        self._to_restore = []
+
+    def _restore(self, trainer: Trainer) -> None:
         if self._to_restore:
             set_random_state(self._to_restore[trainer.global_rank])
-            self._to_restore = []

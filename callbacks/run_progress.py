@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 REFRESH_SECONDS = 0.2
+REFRESH_SECONDS_IN_A_LOG = 10.0  # where nobody watches: a file, a pipe
 
 
 class RunProgress(ProgressBar):
@@ -37,7 +38,7 @@ class RunProgress(ProgressBar):
             initial=initial,
             desc=description,
             unit="batch",
-            mininterval=REFRESH_SECONDS,
+            mininterval=REFRESH_SECONDS if sys.stderr.isatty() else REFRESH_SECONDS_IN_A_LOG,
             dynamic_ncols=True,
             file=sys.stderr,
             disable=not self._enabled,
@@ -71,7 +72,8 @@ class RunProgress(ProgressBar):
         if self._bar is None:
             return
         metrics = {k: v for k, v in self.get_metrics(trainer, pl_module).items() if k != "v_num"}
-        self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
+        epoch = trainer.current_epoch + (0 if trainer.fit_loop.done else 1)
+        self._bar.set_description(f"epoch {epoch}/{trainer.max_epochs}", refresh=False)
         self._bar.set_postfix({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in metrics.items()}, refresh=False)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

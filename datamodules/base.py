@@ -54,6 +54,8 @@ class InMemoryDataModule(LightningDataModule):
         self.shuffle_seed = shuffle_seed
         self.augment = augment
         self.splits: dict[Split, InMemoryDataset] = {}
+        self._train_loader: InMemoryLoader | None = None
+        self._place: dict[str, int] = {}
 
     def load_splits(self) -> dict[Split, InMemoryDataset]:
         """Read the data and cut it into train, val and test."""
@@ -86,8 +88,24 @@ class InMemoryDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> InMemoryLoader:
-        """Shuffled batches of (inputs, targets)."""
-        return self._loader("train")
+        """Shuffled batches of (inputs, targets), from the place that a checkpoint said."""
+        self._train_loader = self._loader("train")
+        if self._place:
+            self._train_loader.load_state_dict(self._place)
+            self._place = {}
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """The training loader's place in its epoch.
+
+        The datamodule stores it, for Lightning restores a loader's own state only where no scheduler asked for
+        the number of steps beforehand.
+        """
+        return self._train_loader.state_dict() if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Keep the place for the loader that is made next."""
+        self._place = state_dict
 
     def val_dataloader(self) -> InMemoryLoader | list:
         """The validation split in order; no loader where there is no such split."""

@@ -84,8 +84,7 @@ def ready_batch(batch: Any) -> Any:
 class InMemoryLoader(DataLoader):
     """A DataLoader that remembers how many batches of the epoch it has handed out.
 
-    ``state_dict`` / ``load_state_dict`` are the protocol by which Lightning stores a loader's place in a
-    checkpoint; after loading, the next epoch begins behind the batches that were already trained on.
+    After ``load_state_dict`` the next epoch begins behind the batches that were already trained on.
     Its generator is its own, so that iterating never draws from the global random state.
     """
 
@@ -125,5 +124,5 @@ class InMemoryLoader(DataLoader):
         return {"handed_out": self._handed_out}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next epoch behind ``state["handed_out"]`` batches."""
-        self._skip = state["handed_out"]
+        """Begin the next epoch behind ``state["handed_out"]`` batches; at its beginning if those were all."""
+        self._skip = state["handed_out"] % len(self)

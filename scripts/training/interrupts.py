@@ -19,6 +19,8 @@ class Interrupted(KeyboardInterrupt):
 class StopWhenAsked(Callback):
     """On the first SIGINT or SIGTERM, finish the batch, write ``last.ckpt`` and stop; on a second Ctrl-C, stop at once.
 
+    Asked during the last batch of an epoch it lets the epoch end whole, with its validation and its metrics.
+
     Args:
         last: where the checkpoint goes.
     """
@@ -39,13 +41,27 @@ class StopWhenAsked(Callback):
         self.asked = signum
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Every rank stops at the same batch, whichever of them was asked."""
-        asked = self.asked
-        if trainer.world_size > 1:
-            asked = int(trainer.strategy.reduce(torch.tensor(asked, device=pl_module.device), reduce_op="max"))
-        if asked:
+        """Within an epoch: save and stop."""
+        if self._agreed(trainer, pl_module) and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
-            raise Interrupted(asked)
+            raise Interrupted(self.asked)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save here, where a resumed run begins with a new epoch."""
+        if self._agreed(trainer, pl_module):
+            trainer.save_checkpoint(self.last)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop between two epochs; the checkpoint is that of the epoch's end."""
+        if self._agreed(trainer, pl_module):
+            raise Interrupted(self.asked)
+
+    def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> int:
+        """The signal that any rank was sent: every rank stops at the same batch."""
+        if trainer.world_size > 1:
+            asked = torch.tensor(self.asked, device=pl_module.device)
+            self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        return self.asked
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""

@@ -27,6 +27,7 @@ NOISE = (
     r".*`sync_dist=True`.*",
     r"Checkpoint directory .* exists and is not empty",
     r"Trying to infer the `batch_size`",
+    r"Total length of `list` across ranks is zero",
 )
 
 
