@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from torch import Tensor
 from torch.nn import functional as F
 
-PANEL_INCHES = 2.1
+PANEL_INCHES = 2.6
 SIGNED, UNSIGNED = "RdBu_r", "viridis"  # red speaks for the score and blue against it; both colour-blind safe
 CLIPPED_SHARE = 0.002  # of a row's values may lie beyond its scale, so that a few do not hide the rest
 FAINTEST = 0.12  # opacity of a value of zero over the image
@@ -55,21 +55,23 @@ def draw_maps(images: Tensor, rows: Mapping[str, Tensor], titles: Sequence[str])
     if len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images")
     height, width = images.shape[2:]
-    panel = PANEL_INCHES * height / width
-    size = (PANEL_INCHES * len(images) + 1.6, (panel + 0.12) * (len(rows) + 1) + 0.5)
-    spacing = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.02, wspace=0.02)
+    panel = PANEL_INCHES * min(max(height / width, 0.3), 3.0)
+    size = (PANEL_INCHES * len(images) + 1.1, (panel + 0.06) * (len(rows) + 1) + 0.45)
+    spacing = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.0, wspace=0.0)
     figure = Figure(figsize=size, dpi=130, layout=spacing)
-    grid = figure.subplots(len(rows) + 1, len(images), squeeze=False)
+    shares = [1.0] * len(images) + [0.05]  # the last column is for the colour bars
+    grid = figure.subplots(len(rows) + 1, len(images) + 1, squeeze=False, gridspec_kw={"width_ratios": shares})
+    grid[0, -1].set_axis_off()
     for axes, image, title in zip(grid[0], images, titles):
         show_image(axes, image)
         axes.set_title(title, fontsize=9)
-    for axes_row, (label, maps) in zip(grid[1:], rows.items()):
+    for (*axes_row, bar), (label, maps) in zip(grid[1:], rows.items()):
         axes_row[0].set_ylabel(label, fontsize=9)
-        draw_row(figure, axes_row, images, maps.detach().cpu())
+        draw_row(figure, axes_row, bar, images, maps.detach().cpu())
     return figure
 
 
-def draw_row(figure: Figure, axes_row: Sequence[Axes], images: Tensor, maps: Tensor) -> None:
+def draw_row(figure: Figure, axes_row: Sequence[Axes], bar_axes: Axes, images: Tensor, maps: Tensor) -> None:
     """Maps (M, h, w) over their images on one raw scale, and its colour bar, pointed where values lie beyond it."""
     largest = float(maps.abs().max())
     limit = float(np.quantile(maps.abs().numpy(), 1 - CLIPPED_SHARE)) or largest or 1.0
@@ -88,12 +90,10 @@ def draw_row(figure: Figure, axes_row: Sequence[Axes], images: Tensor, maps: Ten
         if not values.any():
             axes.text(0.5, 0.5, "zero everywhere", transform=axes.transAxes, ha="center", va="center", fontsize=9)
     formatter = ScalarFormatter(useMathText=True)
-    formatter.set_powerlimits((-2, 3))
+    formatter.set_powerlimits((-3, 4))
     extend = "neither" if largest <= limit else "both" if signed else "max"
-    bar = figure.colorbar(
-        ScalarMappable(norm, colours), ax=list(axes_row), fraction=0.05, pad=0.01, aspect=18,
-        extend=extend, format=formatter, ticks=MaxNLocator(5),
-    )  # fmt: skip
+    scale = ScalarMappable(norm, colours)
+    bar = figure.colorbar(scale, cax=bar_axes, extend=extend, format=formatter, ticks=MaxNLocator(5))
     bar.ax.tick_params(labelsize=8)
     bar.ax.yaxis.get_offset_text().set_fontsize(8)
 

@@ -24,10 +24,9 @@ class ActivationMap(Attribution):
     """
 
     layer: str
+    needs_layer = True
 
     def __init__(self, model: nn.Module, layer: str | None = None, relu: bool = True):
-        if layer is None:
-            raise ValueError(f"{type(self).__name__} needs a layer, such as the last convolution's name")
         super().__init__(model, layer)
         self.relu = relu
 

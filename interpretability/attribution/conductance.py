@@ -28,6 +28,8 @@ class LayerConductance(Attribution):
         ValueError: no layer is named, an unknown one, or fewer than one step.
     """
 
+    needs_layer = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -37,8 +39,6 @@ class LayerConductance(Attribution):
         batch_size: int = BATCH_SIZE,
     ):
         super().__init__(model, layer)
-        if layer is None:
-            raise ValueError("LayerConductance is about a hidden layer: name one with layer=")
         self.n_steps = at_least("n_steps", n_steps, 1)
         self.baseline = baseline
         self.batch_size = at_least("batch_size", batch_size, 1)

@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that choose model and images."""
     group = parser.add_argument_group("model and images")
     group.add_argument("images", nargs="*", type=Path, help="image files or folders of them; none: samples of --data")
-    group.add_argument("--model", required=True, help="a torchvision classifier's name, or a checkpoint (or run) of ours")
-    group.add_argument("--weights", help="for a torchvision classifier: a weights name such as DEFAULT, or a local file")
+    group.add_argument("--model", required=True, help="a torchvision name, or a checkpoint (or run folder) of ours")
+    group.add_argument("--weights", help="for a torchvision name: weights by name, such as DEFAULT, or a local file")
     group.add_argument("--data", choices=("digits", "mnist"), default="digits", help="where samples come from")
     group.add_argument("--data-dir", type=Path, default=Path("data"), help="where the MNIST files are")
     group.add_argument("--split", choices=SPLITS, default="val", help="which samples")
@@ -130,11 +130,11 @@ def spatial_layers(model: "nn.Module", x: "Tensor", n: int) -> list[str]:
     for name in _blocks(getattr(model, "model", model)):
         try:
             with torch.no_grad(), capture(model, [name]) as outputs:
-                model(x)
+                classes = model(x).shape[1]
         except ValueError:  # it does not run, runs twice or gives no tensor
             continue
         shape = outputs[name].shape
-        if len(shape) == 4 and shape[2] * shape[3] > 1:
+        if len(shape) == 4 and shape[1] != classes and shape[2] * shape[3] > 1:  # no map per class: that is the head
             last[tuple(shape[2:])] = name
     return list(last.values())[-n:]
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,58 +46,71 @@ def run(args: argparse.Namespace) -> None:
     logits = given.logits(given.images)
     targets = given.targets(args.target or ())
     columns = [(n, c) for n in range(len(given.images)) for c in targets or [int(logits[n].argmax())]]
-    step = max(1, COLUMNS // max(1, len(targets))) * max(1, len(targets))
-    for number, start in enumerate(range(0, len(columns), step)):
-        part = columns[start : start + step]
-        maps = attribute(given, [(name, layer) for name in methods for layer in layers], part)
-        stem = given.names[part[0][0]] if len(part) == len(targets) or len(columns) == 1 else f"{args.data}-{number}"
-        write(args.output / stem, given, part, maps)
+    titles = [title(given, n, c, float(logits[n].softmax(dim=0)[c])) for n, c in columns]
+    per_image = max(1, len(targets))
+    step = max(1, COLUMNS // per_image) * per_image
+    for start in range(0, len(columns), step):
+        part = slice(start, start + step)
+        stem = given.names[columns[start][0]]
+        for name in methods:
+            attributions = attribute(given, name, layers, columns[part])
+            if attributions:
+                write(args.output / f"{stem}-{name}", given, columns[part], titles[part], attributions)
     print_predictions(given, logits)
 
 
 def attribute(
-    given: inputs.Inputs, explained: list[tuple[str, str]], columns: list[tuple[int, int]]
+    given: inputs.Inputs, name: str, layers: Sequence[str], columns: Sequence[tuple[int, int]]
 ) -> dict[str, "Tensor"]:
-    """Raw attributions, "method at layer" -> (M, …), of each (image, class) in ``columns``."""
+    """Raw attributions (M, …) by the method ``name``, for each layer, of each (image, class) in ``columns``."""
     import torch
 
     from interpretability.attribution import METHODS
-    from interpretability.attribution.cam import ActivationMap
 
     images = given.images[[n for n, _ in columns]]
     targets = torch.tensor([c for _, c in columns])
     attributions = {}
-    for name, layer in explained:
-        if layer == INPUT and issubclass(METHODS[name], ActivationMap):
+    for layer in layers:
+        if layer == INPUT and METHODS[name].needs_layer:
             continue
         method = METHODS[name](given.model, None if layer == INPUT else layer)
-        attributions[f"{name} at {layer}"] = method(images, targets)
+        attributions[layer] = method(images, targets)
     return attributions
 
 
-def write(path: Path, given: inputs.Inputs, columns: list[tuple[int, int]], attributions: dict[str, "Tensor"]) -> None:
-    """``path``.png, the figure, and ``path``.npz, the raw arrays with images, names and classes."""
+def title(given: inputs.Inputs, image: int, index: int, probability: float) -> str:
+    """What stands over a column: the image's name, the class explained and its probability."""
+    return f"{console.shorten(given.names[image], 26)}\n{console.shorten(given.label(index), 20)} {probability:.1%}"
+
+
+def write(
+    path: Path,
+    given: inputs.Inputs,
+    columns: Sequence[tuple[int, int]],
+    titles: Sequence[str],
+    attributions: dict[str, "Tensor"],
+) -> None:
+    """``path``.png, the figure, and ``path``.npz, the raw arrays by layer with images, names and classes."""
     import numpy as np
 
     from interpretability.attribution import METHODS
     from interpretability.drawing import draw_maps, flat_map, save_figure
 
-    rows = {
-        label.replace(" at ", "\n"): flat_map(values, METHODS[label.split()[0]].additive)
-        for label, values in attributions.items()
-    }
-    titles = [f"{console.shorten(given.names[n], 26)}\n{console.shorten(given.label(c), 26)}" for n, c in columns]
+    name = path.name.rsplit("-", 1)[-1]
+    rows = {f"{name}\n{layer}": flat_map(values, METHODS[name].additive) for layer, values in attributions.items()}
     images = given.images[[n for n, _ in columns]]
-    print(save_figure(draw_maps(images, rows, titles), path.with_name(path.name + ".png")))
-    arrays = {label: values.numpy() for label, values in attributions.items()}
-    arrays |= {"images": images.numpy(), "names": np.array([given.names[n] for n, _ in columns])}
-    arrays["targets"] = np.array([c for _, c in columns])
-    archive = path.with_name(path.name + ".npz")
-    temporary = archive.with_name(f".{archive.name}")
+    print(save_figure(draw_maps(images, rows, titles), Path(f"{path}.png")))
+    arrays = {layer: values.numpy() for layer, values in attributions.items()}
+    about = {
+        "images": images.numpy(),
+        "names": np.array([given.names[n] for n, _ in columns]),
+        "targets": np.array([c for _, c in columns]),
+    }
+    temporary = path.with_name(f".{path.name}.npz")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(temporary, archive)
-    print(archive)
+        np.savez_compressed(file, **about, **arrays)
+    os.replace(temporary, f"{path}.npz")
+    print(f"{path}.npz")
 
 
 def print_predictions(given: inputs.Inputs, logits: "Tensor") -> None:

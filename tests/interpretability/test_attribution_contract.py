@@ -143,7 +143,7 @@ def test_bad_input_is_named(name, net, x):
     with pytest.raises(TypeError, match="tensor"):
         method(name, net)([[0.0]], 1)
     if name in NEEDS_LAYER:
-        with pytest.raises(ValueError, match="needs a layer"):
+        with pytest.raises(ValueError, match=f"{name} needs a layer"):
             METHODS[name](net)
         with pytest.raises(ValueError, match=r"layer 'head' gives \(3, 4\)"):
             method(name, net, "head")(torch.rand_like(x), 1)
