@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors; the tests' processes share the cores instead
+
 import pytest
 import torch
 

@@ -1,0 +1,49 @@
+# Everything from a fresh clone: each target makes .venv, installs what it needs, and runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help train test test-all faults lint bench regression tensorboard clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+train: $(VENV)/.installed  ## train the digits experiment, or make train ARGS="mnist --trainer.max_epochs=1"
+	$(BIN)/python scripts/train.py $(ARGS)
+
+regression: $(VENV)/.installed  ## Task 1: every regulariser on the eleven points
+	$(BIN)/python scripts/regression.py $(ARGS)
+
+test: $(VENV)/.installed-test  ## the tests that take less than three minutes
+	$(BIN)/pytest $(ARGS)
+
+test-all: $(VENV)/.installed-test  ## also several processes, browser and slow ones
+	$(BIN)/pytest -n 2 -m "not faults" $(ARGS)
+
+faults: $(VENV)/.installed-test  ## faults injected for a long time
+	$(BIN)/pytest -m faults $(ARGS)
+
+lint: $(VENV)/.installed-test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test  ## this project against its peers, as ratios
+	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+tensorboard: $(VENV)/.installed  ## watch the runs
+	$(BIN)/tensorboard --logdir runs --samples_per_plugin images=10000
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+clean:  ## remove the environment and caches, keep runs and data
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,97 @@
+"""LitCNN: pixels in, logits out, its options refused by name, and nothing learned from noise."""
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer, seed_everything
+
+from datamodules import DigitsDataModule
+from lit_models import LitCNN
+
+
+def trainer(**options) -> Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(accelerator="cpu", **quiet, **options)
+
+
+def test_forward_is_the_composition_of_its_named_parts():
+    model = LitCNN(channels=(3, 4), hidden=5, batch_norm=True, mean=0.25, std=0.5).double().eval()
+    x = torch.rand(6, 1, 28, 28, dtype=torch.float64)
+    z = (x - 0.25) / 0.5
+    for conv, norm, _relu, _pool in model.stages:
+        assert (conv.kernel_size, conv.padding) == ((5, 5), (2, 2))
+        z = F.max_pool2d(F.relu(norm(F.conv2d(z, conv.weight, padding=2))), 2)
+    features = F.relu(F.linear(z.flatten(1), model.features[1].weight, model.features[1].bias))
+    assert torch.allclose(model.embed(x), features, rtol=0, atol=1e-12)
+    assert torch.allclose(model(x), F.linear(features, model.head.weight, model.head.bias), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 20), (1, 9, 17)])
+def test_any_image_shape_that_can_be_halved(shape):
+    model = LitCNN(input_shape=shape, num_outputs=7, channels=(4, 4, 4), hidden=6)
+    assert model(torch.rand(2, *shape)).shape == (2, 7)
+    assert model.embed(torch.rand(2, *shape)).shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1.0}, "dropout must be in"),
+        ({"dropout": float("nan")}, "dropout must be in"),
+        ({"learning_rate": -1.0}, "learning_rate must be in"),
+        ({"weight_decay": -0.1}, "weight_decay must be in"),
+        ({"label_smoothing": 1.5}, "label_smoothing must be in"),
+        ({"kernel_size": 4}, "kernel_size must be odd"),
+        ({"schedule": "cosin"}, "unknown schedule 'cosin'"),
+        ({"channels": ()}, "channels"),
+        ({"channels": (2, 2, 2, 2, 2)}, "do not fit images of 28×28"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        LitCNN(**options)
+
+
+def test_logged_accuracy_and_loss_are_those_of_the_whole_split():
+    """Batches of unequal size do not bend the mean."""
+    data = DigitsDataModule(eval_batch_size=64)
+    model = LitCNN(channels=(4,), hidden=8)
+    fit = trainer()
+    (logged,) = fit.test(model, data, verbose=False)
+    x, t = data.splits["test"].inputs, data.splits["test"].targets
+    rows = data.splits["test"].indices
+    logits = model.eval()(x[rows] / 255)
+    assert logged["test/accuracy"] == pytest.approx(float((logits.argmax(1) == t[rows]).double().mean()), abs=1e-6)
+    assert logged["test/loss"] == pytest.approx(float(F.cross_entropy(logits, t[rows])), abs=1e-5)
+
+
+def test_double_precision_stays_double():
+    model = LitCNN(channels=(2,), hidden=4)
+    fit = trainer(precision="64-true", max_steps=2)
+    fit.fit(model, DigitsDataModule())
+    assert model.head.weight.dtype == torch.float64 and fit.global_step == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shuffled", "low", "high"), [(False, 0.9, 1.0), (True, 0.0, 0.2)])
+def test_shuffled_labels_bring_accuracy_to_chance(shuffled, low, high):
+    seed_everything(0)
+    data = DigitsDataModule()
+    data.setup()
+    if shuffled:
+        targets = data.splits["train"].targets
+        train = data.splits["train"].indices
+        targets[train] = targets[train[torch.randperm(len(train))]]
+    fit = trainer(max_epochs=6)
+    model = LitCNN(channels=(8, 16), hidden=32, batch_norm=True, learning_rate=0.01)
+    fit.fit(model, data)
+    (result,) = fit.test(model, data, verbose=False)
+    assert low <= result["test/accuracy"] <= high
