@@ -1,0 +1,172 @@
+"""Images that maximise classes, channels or neurons of a model: what it has learned to see."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import console
+from explaining import inputs, output, recipes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interpretability.visualization import Objective
+
+FEW_CLASSES = 20  # a model with no more shows all of them when none is named
+FIRST_CHANNELS = 12
+IMAGES_AT_ONCE = 16
+FRESH_VIEWS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this subcommand."""
+    parser.add_argument("--model", required=True, help="a torchvision name, or a checkpoint (or run folder) of ours")
+    parser.add_argument("--weights", help="for a torchvision name: weights by name, such as DEFAULT, or a local file")
+    what = parser.add_argument_group("what to visualise")
+    what.add_argument("--class", dest="classes", action="append", help="class index or name; may be repeated")
+    what.add_argument("--layer", help="a dotted module name, whose channels to show")
+    what.add_argument("--channel", type=int, action="append", help="of --layer; may be repeated (default: the first)")
+    what.add_argument("--neuron", action="store_true", help="the unit at the centre instead of the whole channel")
+    what.add_argument("--images", type=int, default=1, help="images of each")
+    what.add_argument("--diversity", type=float, default=0.0, help="how strongly these are to differ; needs --layer")
+    how = parser.add_argument_group("how")
+    how.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own)")
+    how.add_argument("--steps", type=int, default=256, help="steps of gradient ascent")
+    how.add_argument("--parameterization", default="fourier", help="fourier or pixel")
+    for name in recipes.PENALTIES:
+        option = f"--{name.replace('_', '-')}"
+        how.add_argument(option, type=float, help="weight of this penalty (default: what suits the model's images)")
+    how.add_argument("--seed", type=int, default=0, help="of the first noise and the random views")
+    how.add_argument("--ablation", action="store_true", help="one row for each regulariser alone, and for all")
+    how.add_argument("--output", type=Path, default=Path("runs/features"), help="folder for figures and arrays")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Choose objectives, ascend, draw, write."""
+    from interpretability.drawing import save_figure
+    from interpretability.visualization.figures import draw_features
+
+    given = load(args)
+    labels, objectives = choose(args, given)
+    ink = given.images.shape[1] == 1
+    if args.ablation:
+        rows = recipes.ablation(ink)
+        images = _joined(visualise(args, given, objectives, recipe, 1) for recipe in rows.values())
+        figure = draw_features(images, labels, list(rows))
+    else:
+        weights = recipes.default_weights(ink)
+        weights |= {name: value for name in weights if (value := getattr(args, name)) is not None}
+        recipe = recipes.Recipe(ink, args.parameterization, weights=weights)
+        images = visualise(args, given, objectives, recipe, args.images)
+        titles = [label for label in labels for _ in range(args.images)]
+        figure = draw_features(images, titles)
+        if args.classes or not args.layer:
+            print_recognised(given, images, titles)
+    stem = args.output / ("ablation" if args.ablation else args.layer or "classes")
+    print(save_figure(figure, Path(f"{stem}.png")))
+    print(output.write_arrays(Path(f"{stem}.npz"), images=images.numpy(), labels=labels))
+
+
+def load(args: argparse.Namespace) -> inputs.Inputs:
+    """The model, with a grey image of the shape of what to make in place of photos."""
+    import torch
+
+    from interpretability import zoo
+
+    checkpoint = inputs.checkpoint_path(args.model)
+    if checkpoint is None:
+        model, names = zoo.load_torchvision(args.model, args.weights)
+        channels, side = 3, zoo.image_sizes(args.model)[1]
+    else:
+        model = inputs.load_checkpoint(checkpoint)
+        names = [str(digit) for digit in range(model.hparams["num_outputs"])]
+        expected = tuple(model.hparams["input_shape"])
+        if len(expected) != 3:
+            raise console.UserError(f"{checkpoint}: takes inputs of shape {expected}, not images (C, H, W)")
+        channels, side = expected[0], expected[1]
+    for option in ("size", "steps", "images"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise console.UserError(f"--{option} must be at least 1; got {value}")
+    side = args.size or side
+    grey = torch.full((1, channels, side, side), 0.5)
+    return inputs.Inputs(model, grey, ["grey"], names)
+
+
+def choose(args: argparse.Namespace, given: inputs.Inputs) -> tuple[list[str], list["Objective"]]:
+    """What to maximise, and what to call it."""
+    from interpretability.layers import forward_to
+    from interpretability.visualization import channel, diversity, logit, neuron, odds
+
+    if args.layer is None:
+        if args.channel or args.neuron or args.diversity:
+            raise console.UserError("--channel, --neuron and --diversity are about a layer: name it with --layer")
+        names = args.classes or _all_classes(given)
+        of_class = odds if given.images.shape[1] == 1 else logit
+        indices = given.targets(names)
+        return [given.label(index) for index in indices], [of_class(index) for index in indices]
+    if args.classes:
+        objectives, labels = [logit(index) for index in given.targets(args.classes)], list(args.classes)
+    else:
+        here = forward_to(given.model, args.layer, given.images).shape[1]
+        indices = args.channel or list(range(min(here, FIRST_CHANNELS)))
+        objectives = [(neuron if args.neuron else channel)(args.layer, index) for index in indices]
+        labels = [f"{args.layer}:{index}" for index in indices]
+    if args.diversity:
+        objectives = [one + args.diversity * diversity(args.layer) for one in objectives]
+    return labels, objectives
+
+
+def visualise(
+    args: argparse.Namespace,
+    given: inputs.Inputs,
+    objectives: Sequence["Objective"],
+    recipe: recipes.Recipe,
+    each: int,
+) -> "Tensor":
+    """``each`` images of every objective (M·each, C, H, W), a handful of objectives at a time."""
+    from interpretability.visualization import visualize
+
+    shape = given.images.shape[1:]
+    at_once = max(1, IMAGES_AT_ONCE // each)
+    return _joined(
+        visualize(
+            given.model,
+            objectives[first : first + at_once],
+            (each, *shape),
+            steps=args.steps,
+            parameterization=recipe.parameterization,
+            transforms=recipe.transforms(shape[-1]),
+            regularizers=recipe.regularizers(),
+            seed=args.seed,
+            progress=True,
+        )
+        for first in range(0, len(objectives), at_once)
+    )
+
+
+def print_recognised(given: inputs.Inputs, images: "Tensor", titles: Sequence[str]) -> None:
+    """What the model takes each image for, and how often it still does in views that the ascent did not see."""
+    import torch
+
+    from interpretability.visualization import RandomAffine
+
+    afresh, generator = RandomAffine(images.shape[-1] / 16, (0.9, 1.1), 10.0), torch.Generator().manual_seed(12345)
+    seen = torch.stack([given.logits(afresh(images, generator)).argmax(1) for _ in range(FRESH_VIEWS)])
+    for title, row, views in zip(titles, given.logits(images).softmax(1), seen.T):
+        same = sum(given.label(int(index)) == title for index in views)
+        best = given.label(int(row.argmax()))
+        print(f"{title:24s} seen as {best} {float(row.max()):.1%}; as {title} in {same} of {FRESH_VIEWS} fresh views")
+
+
+def _all_classes(given: inputs.Inputs) -> list[str]:
+    if given.outputs > FEW_CLASSES:
+        raise console.UserError(f"which of {given.outputs} classes? name some with --class, or a layer with --layer")
+    return [str(index) for index in range(given.outputs)]
+
+
+def _joined(parts: Iterable["Tensor"]) -> "Tensor":
+    import torch
+
+    return torch.cat(list(parts))

@@ -1,0 +1,60 @@
+"""How to visualise features so that a person recognises them: found by looking at the results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interpretability.visualization import RandomAffine
+    from interpretability.visualization.regularizers import Regularizer
+
+PENALTIES = ("total_variation", "l1", "blur")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A parameterisation, random views and the weights of penalties by name, for images of some kind.
+
+    ``ink``: the images are light ink on black, as digits are; scenes otherwise.
+    """
+
+    ink: bool
+    parameterization: str = "fourier"
+    viewed: bool = True
+    weights: Mapping[str, float] | None = None
+
+    def transforms(self, side: int) -> tuple["RandomAffine", ...]:
+        """The random views of images of that size."""
+        from interpretability.visualization import RandomAffine, default_transforms
+
+        if not self.viewed:
+            return ()
+        return (RandomAffine(side / 9, (0.8, 1.2), 15.0, black=True),) if self.ink else default_transforms(side, side)
+
+    def regularizers(self) -> tuple["Regularizer", ...]:
+        """The penalties that have a weight."""
+        from interpretability.visualization import blur, l1, total_variation
+
+        background = 0.0 if self.ink else 0.5
+        makers = {"total_variation": total_variation, "l1": lambda weight: l1(weight, background), "blur": blur}
+        return tuple(makers[name](weight) for name, weight in (self.weights or {}).items() if weight)
+
+
+def default_weights(ink: bool) -> dict[str, float]:
+    """What the penalties weigh: ink needs to be told to stay thin, scenes need nothing beside the views."""
+    return dict.fromkeys(PENALTIES, 0.0) | ({"total_variation": 0.03, "l1": 0.03} if ink else {})
+
+
+def ablation(ink: bool) -> dict[str, Recipe]:
+    """Row label -> recipe: each regulariser alone on plain pixels, then the default."""
+    alone = {"total_variation": 0.03, "l1": 0.1, "blur": 1.0} if ink else ALONE_IN_SCENES
+    rows = {"pixels,\nnothing else": Recipe(ink, "pixel", viewed=False)}
+    for name, weight in alone.items():
+        rows[f"pixels +\n{name.replace('_', ' ')}"] = Recipe(ink, "pixel", viewed=False, weights={name: weight})
+    rows["pixels +\nrandom views"] = Recipe(ink, "pixel")
+    rows["Fourier,\nnothing else"] = Recipe(ink, viewed=False)
+    rows["the default"] = Recipe(ink, weights=default_weights(ink))
+    return rows
+
+
+ALONE_IN_SCENES = {"total_variation": 0.01, "l1": 0.01, "blur": 0.3}
