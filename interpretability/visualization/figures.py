@@ -11,7 +11,7 @@ from interpretability.drawing import show_image
 PANEL_INCHES = 1.9
 
 
-def draw_features(images: Tensor, columns: Sequence[str], rows: Sequence[str] = (), width: int = 6) -> Figure:
+def draw_features(images: Tensor, columns: Sequence[str], rows: Sequence[str] = (), width: int = 5) -> Figure:
     """Images (M, C, H, W) in [0, 1] in a grid.
 
     With ``rows``, one row each, of as many images as there are ``columns``, which are named once on top.

@@ -45,6 +45,17 @@ class RandomAffine:
         return F.grid_sample(images, grid, padding_mode="zeros" if self.black else "reflection", align_corners=False)
 
 
+@dataclass(frozen=True)
+class Margin:
+    """Put each image on black with a margin of so many pixels: for networks whose images always have one."""
+
+    pixels: int
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, C, H + 2 pixels, W + 2 pixels)."""
+        return F.pad(images, [self.pixels] * 4)
+
+
 def default_transforms(height: int, width: int) -> tuple[Transform, ...]:
     """A shift of up to an eighth of the image, a zoom of 25 % and a turn of 15° either way."""
     return (RandomAffine(jitter=min(height, width) / 8, scale=(0.75, 1.25), rotation=15.0),)

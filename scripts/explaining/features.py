@@ -128,22 +128,25 @@ def visualise(
     """``each`` images of every objective (M·each, C, H, W), a handful of objectives at a time."""
     from interpretability.visualization import visualize
 
-    shape = given.images.shape[1:]
+    channels, side, _ = given.images.shape[1:]
+    margin = recipe.margin(side)
+    inner = side - 2 * margin.pixels
     at_once = max(1, IMAGES_AT_ONCE // each)
-    return _joined(
+    images = _joined(
         visualize(
             given.model,
             objectives[first : first + at_once],
-            (each, *shape),
+            (each, channels, inner, inner),
             steps=args.steps,
             parameterization=recipe.parameterization,
-            transforms=recipe.transforms(shape[-1]),
+            transforms=recipe.transforms(side),
             regularizers=recipe.regularizers(),
             seed=args.seed,
             progress=True,
         )
         for first in range(0, len(objectives), at_once)
     )
+    return margin(images)
 
 
 def print_recognised(given: inputs.Inputs, images: "Tensor", titles: Sequence[str]) -> None:
