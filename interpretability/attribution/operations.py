@@ -150,9 +150,11 @@ class Operations(TorchFunctionMode):
             _, seen = self._followed.get(id(tensor), (None, None))
             if self.follows(tensor) and self._stale and tensor.untyped_storage().data_ptr() in self._stale:
                 raise UnsupportedOperation(f"{name}{_place()} reads a view of a tensor that was changed in place")
-            if tensor.grad_fn is not seen:  # made, or made over, by an operation of which torch does not tell
-                hidden = tensor.grad_fn.name()
-                raise UnsupportedOperation(f"{self.method} cannot see into {hidden}, which feeds {name}{_place()}")
+            made_by = tensor.grad_fn
+            if made_by is not None and made_by is not seen:  # an operation of which torch does not tell
+                raise UnsupportedOperation(
+                    f"{self.method} cannot see into {made_by.name()}, which feeds {name}{_place()}"
+                )
 
 
 def value_of(func: Callable, args: tuple, kwargs: dict) -> Tensor:

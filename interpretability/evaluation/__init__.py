@@ -1,6 +1,7 @@
 """Whether an explanation explains: measures, the randomisation check, and all methods in one table."""
 
 from interpretability.evaluation.comparison import MEASURES, Evaluation, Explainer, Settings, evaluate
+from interpretability.evaluation.explainers import NAMES, RANDOM, explainers
 from interpretability.evaluation.measures import (
     area,
     completeness_error,
@@ -15,6 +16,8 @@ from interpretability.evaluation.table import Interval, interval, table, write_c
 
 __all__ = [
     "MEASURES",
+    "NAMES",
+    "RANDOM",
     "Evaluation",
     "Explainer",
     "Interval",
@@ -23,6 +26,7 @@ __all__ = [
     "cascade",
     "completeness_error",
     "evaluate",
+    "explainers",
     "infidelity",
     "interval",
     "measures_figure",

@@ -94,7 +94,7 @@ class Evaluation:
     Attributes:
         values: method -> measure -> one value per sample (N,); NaN where the measure does not apply.
         curves: method -> deletion or insertion -> (N, n_steps + 1).
-        similarity: method -> (stages, N), the rank correlation with the trained network's maps.
+        similarity: method -> (stages, N), the size of the rank correlation with the trained network's maps.
         maps: method -> (1 + stages, H, W), the first sample's map at each stage of the cascade.
         stages: the lowest layer randomised at each stage.
     """
@@ -228,7 +228,7 @@ class _Comparison:
             for name in steps:
                 self.result.stages.append(name)
                 stages.append(self.maps_of(self.explain(self.x)))
-                similarity.append({n: measures.rank_correlation(m, stages[-1][n]) for n, m in self.maps.items()})
+                similarity.append({n: measures.rank_correlation(m, stages[-1][n]).abs() for n, m in self.maps.items()})
         for method in self.maps:
             self.result.similarity[method] = torch.stack([found[method] for found in similarity])
             self.result.values[method]["randomization"] = similarity[-1][method]

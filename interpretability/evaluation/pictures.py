@@ -1,12 +1,15 @@
 """Two pictures of an evaluation: every measure with its intervals, and the maps as the network is randomised."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from interpretability.evaluation.comparison import MEASURES, Evaluation
 from interpretability.evaluation.table import interval
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#bbbbbb"  # told apart by colour-blind readers too
+SMALLEST = 1e-3  # what a panel with a logarithmic axis tells from 0
+BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by colour-blind readers too
 
 
 def measures_figure(evaluation: Evaluation, title: str, reference: str | None = None) -> Figure:
@@ -22,8 +25,8 @@ def measures_figure(evaluation: Evaluation, title: str, reference: str | None = 
             axis.plot(mean, row, "o", color=ORANGE if methods[row] == reference else BLUE, markersize=6)
         if reference in methods:
             axis.axvline(found[methods.index(reference)].mean, color=ORANGE, linestyle=":", linewidth=1)
-        if name in ("sensitivity", "completeness") and _spans_decades([interval.mean for interval in found]):
-            axis.set_xscale("symlog", linthresh=_smallest([interval.mean for interval in found]))
+        if name in ("sensitivity", "completeness"):
+            _scale_by_decades(axis, [mean for mean, _, _ in found])
         axis.set_title(f"{measure.title}\n{'higher' if measure.better == '↑' else 'lower'} is better", fontsize=10)
         axis.grid(axis="x", alpha=0.3)
         axis.tick_params(axis="x", labelsize=8)
@@ -35,8 +38,8 @@ def measures_figure(evaluation: Evaluation, title: str, reference: str | None = 
 def randomization_figure(evaluation: Evaluation, image: np.ndarray, title: str) -> Figure:
     """A row a method: the first sample's map by the trained network, then with ever more layers randomised.
 
-    Each map has its own symmetric scale (the values' scale changes with the weights); a number over it is its
-    rank correlation with the trained network's map, the mean over the samples.
+    Each map has its own symmetric scale (the values' scale changes with the weights); the number over it is how
+    alike it is to the trained network's map, |ρ|, the mean over the samples.
 
     Args:
         evaluation: as measured.
@@ -63,14 +66,15 @@ def randomization_figure(evaluation: Evaluation, image: np.ndarray, title: str) 
     return figure
 
 
-def _positive(values: list[float]) -> list[float]:
-    return [value for value in values if value > 0]
-
-
-def _smallest(values: list[float]) -> float:
-    return max(min(_positive(values)), 1e-4)
-
-
-def _spans_decades(values: list[float]) -> bool:
-    positive = _positive(values)
-    return len(positive) > 1 and max(positive) > 30 * min(positive)
+def _scale_by_decades(axis: Axes, values: list[float]) -> None:
+    """A logarithmic axis with a place for 0, where the values need one."""
+    large = [value for value in values if value > SMALLEST]
+    if not large or max(large) < 30 * min(large):
+        axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
+        return
+    axis.set_xscale("symlog", linthresh=min(large), linscale=0.5)
+    axis.set_xlim(left=-0.3 * min(large))
+    ticks = [10.0**power for power in range(-3, 9) if min(large) / 2 <= 10.0**power <= 2 * max(large)]
+    axis.set_xticks([0, *ticks[:: 1 + len(ticks) // 5]], minor=False)
+    axis.set_xticks([], minor=True)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
