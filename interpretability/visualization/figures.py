@@ -23,8 +23,8 @@ def draw_features(images: Tensor, columns: Sequence[str], rows: Sequence[str] = 
     if len(images) != (down * across if rows else len(columns)):
         raise ValueError(f"{len(images)} images for {len(columns)} titles and {len(rows)} rows")
     panel = PANEL_INCHES * images.shape[2] / images.shape[3]
-    heading = 0.1 if rows else 0.25
-    size = (PANEL_INCHES * across + (0.4 if rows else 0.0), (panel + heading) * down + 0.3)
+    heading = 0.04 if rows else 0.22
+    size = (PANEL_INCHES * across + (0.4 if rows else 0.0), (panel + heading) * down + (0.22 if rows else 0.05))
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.0, wspace=0.0)
     figure = Figure(figsize=size, dpi=110, layout=layout)
     grid = figure.subplots(down, across, squeeze=False)

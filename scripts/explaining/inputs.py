@@ -18,12 +18,16 @@ BATCH_ROWS = 16
 
 @dataclass(frozen=True)
 class Inputs:
-    """A model in eval mode on pixels in [0, 1], the images (N, C, H, W), their names, and the class names."""
+    """A model in eval mode on pixels in [0, 1], the images (N, C, H, W), their names, and the class names.
+
+    ``labels`` (N,) are the samples' true classes; of image files they are not known.
+    """
 
     model: "nn.Module"
     images: "Tensor"
     names: list[str]
     class_names: list[str]
+    labels: "Tensor | None" = None
 
     def label(self, index: int) -> str:
         """The name of class ``index``."""
@@ -75,7 +79,8 @@ def load(args: argparse.Namespace) -> Inputs:
     class_names = [str(digit) for digit in range(model.hparams["num_outputs"])]
     if args.images:
         return Inputs(model, *_stacked(args.images, images.load_digit), class_names)
-    return Inputs(model, *samples(args), class_names)
+    x, names, labels = samples(args)
+    return Inputs(model, x, names, class_names, labels)
 
 
 def checkpoint_path(name: str) -> Path | None:
@@ -109,15 +114,15 @@ def load_checkpoint(path: Path) -> Any:
     return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
 
 
-def samples(args: argparse.Namespace) -> tuple["Tensor", list[str]]:
-    """Samples of a datamodule, the same every time, and what to call them."""
+def samples(args: argparse.Namespace) -> tuple["Tensor", list[str], "Tensor"]:
+    """Samples of a datamodule, the same every time, what to call them, and their classes."""
     from datamodules import DigitsDataModule, MNISTDataModule
 
     if args.samples < 1:
         raise console.UserError(f"--samples must be at least 1; got {args.samples}")
     data = DigitsDataModule() if args.data == "digits" else MNISTDataModule(data_dir=args.data_dir)
     x, t = data.probe_batch(args.split, args.samples)
-    return x, [f"{args.data}-{args.split}-{n}-is-{int(label)}" for n, label in enumerate(t)]
+    return x, [f"{args.data}-{args.split}-{n}-is-{int(label)}" for n, label in enumerate(t)], t
 
 
 def spatial_layers(model: "nn.Module", x: "Tensor", n: int) -> list[str]:

@@ -52,7 +52,7 @@ class Recipe:
 
 def default_weights(ink: bool) -> dict[str, float]:
     """What the penalties weigh: ink needs to be told to stay thin, scenes need nothing beside the views."""
-    return dict.fromkeys(PENALTIES, 0.0) | ({"total_variation": 0.03, "l1": 0.05} if ink else {})
+    return dict.fromkeys(PENALTIES, 0.0) | ({"total_variation": 0.03, "l1": 0.03} if ink else {})
 
 
 def ablation(ink: bool) -> dict[str, Recipe]:
