@@ -11,6 +11,7 @@ from callbacks.figures import BLUE, GREY, ORANGE, displayable
 
 MAX_ANNOTATED = 20  # classes: more, and numbers in the cells can no longer be read
 MAX_TICKS = 40
+PICTURE, BARS = 1.5, 0.6  # inches
 MAX_NAME = 16  # characters of a class's name beside a bar
 
 
@@ -82,16 +83,28 @@ def draw_mistakes(images: np.ndarray, probabilities: np.ndarray, targets: np.nda
     """Each mistake (N, C, H, W) with its three most probable classes, the true one always among them."""
     columns = min(len(images), 5)
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(2.2 * columns, 2.7 * rows + 0.6), layout="constrained")
-    figure.suptitle("Worst mistakes, the true class in orange", fontsize=12)
-    axes = figure.subplots(2 * rows, columns, height_ratios=[2.4, 1] * rows, squeeze=False)
-    for cell in axes.flat:
-        cell.set_axis_off()
+    margin = 0.15 + 0.085 * min(max(map(len, names)), MAX_NAME)  # inches, for the names beside the bars
+    cell_width, cell_height = margin + PICTURE + 0.15, PICTURE + BARS + 0.3
+    width, height = max(columns * cell_width, 4.6), rows * cell_height + 0.4  # the title needs 4.6
+    figure = Figure(figsize=(width, height))
+    figure.text(
+        0.5, 1 - 0.2 / height, "Worst mistakes, the true class in orange", ha="center", va="center", fontsize=12
+    )
     for index, (image, p, target) in enumerate(zip(images, probabilities, targets)):
         row, column = divmod(index, columns)
-        axes[2 * row, column].imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
-        draw_probabilities(axes[2 * row + 1, column], p, int(target), names)
+        left, top = column * cell_width + margin, height - 0.4 - row * cell_height
+        picture = add_axes(figure, left, top - PICTURE, PICTURE, PICTURE)
+        picture.imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
+        picture.set_axis_off()
+        bars = add_axes(figure, left, top - PICTURE - 0.06 - BARS, PICTURE, BARS)
+        draw_probabilities(bars, p, int(target), names)
     return figure
+
+
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches, which for many axes is much faster than an automatic layout."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def draw_probabilities(axes: Axes, p: np.ndarray, target: int, names: list[str], n_shown: int = 3) -> None:
@@ -99,7 +112,6 @@ def draw_probabilities(axes: Axes, p: np.ndarray, target: int, names: list[str],
     shown = [int(index) for index in np.argsort(-p)[:n_shown]]
     if target not in shown:
         shown[-1] = target
-    axes.set_axis_on()
     axes.barh(range(len(shown)), p[shown], color=[ORANGE if index == target else BLUE for index in shown])
     for row, index in enumerate(shown):
         share = f"{p[index]:.0%}" if p[index] >= 0.01 else f"{p[index]:.1%}" if p[index] >= 0.001 else "< 0.1%"

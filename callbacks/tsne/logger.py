@@ -201,7 +201,7 @@ class TSNELogger(PictureCallback):
         assert self._samples is not None
         x, _, held_out = self._samples
         other = job.options["held_out_name"]
-        sprite = f"projector/{other}_thumbnails.png"
+        sprite = f"projector/{other}_{len(x)}_thumbnails.png"
         if sprite not in self._sprites:
             self._sprites[sprite] = write_sprite(directory / sprite, x)
         with np.load(job.folder / "result.npz") as result:
