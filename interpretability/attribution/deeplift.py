@@ -27,6 +27,7 @@ from interpretability.attribution.operations import (
     UnsupportedOperation,
     check_dropout,
     operation_name,
+    own_copy,
     passing_through,
     value_of,
 )
@@ -57,7 +58,7 @@ class DeepLift(Attribution):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass at the baseline, one forward and one backward pass at ``x``."""
-        baseline, x = _baseline_batch(torch.as_tensor(self.baseline).to(x), x), x.clone().requires_grad_()
+        baseline, x = _baseline_batch(torch.as_tensor(self.baseline).to(x), x), own_copy(x).requires_grad_()
         reference = DifferenceOperations(baseline)
         with torch.no_grad(), passing_through(self.model, self.layer, baseline) as before, reference:
             self.model(baseline)
@@ -66,13 +67,13 @@ class DeepLift(Attribution):
             logits = self.model(x)
         logits = operations.finished(logits)
         multiplier = score_gradient(target_scores(logits, target), after[-1])
-        return (after[-1].detach() - before[-1]) * multiplier
+        return ((after[-1].detach() - before[-1]) * multiplier).contiguous()
 
 
 def _baseline_batch(baseline: Tensor, x: Tensor) -> Tensor:
     """One row where all samples share it, else one row each."""
     rows = x if baseline.ndim == x.ndim and len(baseline) > 1 else x[:1]
-    return expanded(baseline, rows).clone()
+    return own_copy(expanded(baseline, rows))
 
 
 Seen = tuple[str, tuple[Tensor, ...]]  # a non-linear operation's name, its inputs and results
@@ -95,7 +96,7 @@ class DifferenceOperations(Operations):
 
     def _counterpart(self, func: Callable, *values: Tensor) -> tuple[Tensor, ...]:
         """These values' counterparts at the baseline; at the baseline, themselves."""
-        self.seen.append((operation_name(func), tuple(value.detach() for value in values)))
+        self.seen.append((operation_name(func), values))
         if self.reference is None:
             return values
         step = len(self.seen)
@@ -124,21 +125,22 @@ class DifferenceOperations(Operations):
     def _elementwise(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """The rescale rule, Δy/Δx; where Δx vanishes, the derivative: eq. 5.9."""
         x = self.only_input(func, args, kwargs)
-        if self.reference is None:
-            y = value_of(func, args, kwargs)
-            return self._counterpart(func, x, y)[1]
-        leaf = x.detach().requires_grad_()
-        with torch.enable_grad():
-            y = func(leaf, *args[1:], **kwargs)
-        x0, y0 = self._counterpart(func, x, y)
+        y, fixed = value_of(func, args, kwargs), x.detach()
+        x0, y0 = self._counterpart(func, fixed, y)
         tolerance = torch.finfo(x.dtype).eps
 
         def shared(gradient: Tensor) -> tuple[Tensor]:
-            dx = leaf.detach() - x0
-            (local,) = torch.autograd.grad(y, leaf, gradient)
-            return (torch.where(dx.abs() <= tolerance, local, gradient * (y.detach() - y0) / dx),)
+            dx = fixed - x0
+            slope = (y - y0) / dx
+            unmoved = dx.abs() <= tolerance
+            if unmoved.any():
+                leaf = fixed.detach().requires_grad_()
+                with torch.enable_grad():
+                    (derivative,) = torch.autograd.grad(func(leaf, *args[1:], **kwargs).sum(), leaf)
+                slope = torch.where(unmoved, derivative, slope)
+            return (gradient * slope,)
 
-        return Carry.apply(y.detach(), shared, x)
+        return Carry.apply(y, shared, x)
 
     def _max_pool(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """All of Δy goes to the place of the larger maximum, at x or at the baseline: eq. 5.10."""
@@ -149,8 +151,8 @@ class DifferenceOperations(Operations):
         pool: Callable = getattr(F, name)
         with torch.no_grad():
             y, places = pool(x, *args[1:], **kwargs | {"return_indices": True})
-        x0, y0, places0 = self._counterpart(func, x, y, places)
         dimensions, fixed = int(name[-2]), x.detach()
+        x0, y0, places0 = self._counterpart(func, fixed, y, places)
 
         def shared(gradient: Tensor) -> tuple[Tensor]:
             place = torch.where(y >= y0, places, places0).flatten(-dimensions)

@@ -123,7 +123,7 @@ def epsilon_rule(affine: Affine, x: Tensor, z: Tensor, r: Tensor, *, epsilon: fl
 def gamma_rule(affine: Affine, x: Tensor, z: Tensor, r: Tensor, *, gamma: float, epsilon: float) -> Tensor:
     """Positive contributions, the bias's too, count 1 + γ times. Montavon et al. (2019), section 10.2; eq. 5.4."""
     w, b = affine.weight, affine.bias
-    parts = _parts(x, w + gamma * w.clamp(min=0), w + gamma * w.clamp(max=0))
+    parts = _parts(x, lambda: w + gamma * w.clamp(min=0), lambda: w + gamma * w.clamp(max=0))
     total = _total(affine, parts, None if b is None else b + gamma * b.clamp(min=0))
     return _relevance(affine, parts, share(r, total, epsilon))
 
@@ -131,7 +131,7 @@ def gamma_rule(affine: Affine, x: Tensor, z: Tensor, r: Tensor, *, gamma: float,
 def z_plus_rule(affine: Affine, x: Tensor, z: Tensor, r: Tensor, *, epsilon: float) -> Tensor:
     """Only positive contributions count. Montavon et al. (2017), eq. 13; eq. 5.5."""
     w, b = affine.weight, affine.bias
-    parts = _parts(x, w.clamp(min=0), w.clamp(max=0))
+    parts = _parts(x, lambda: w.clamp(min=0), lambda: w.clamp(max=0))
     total = _total(affine, parts, None if b is None else b.clamp(min=0))
     return _relevance(affine, parts, share(r, total, epsilon))
 
@@ -144,7 +144,7 @@ def alpha_beta_rule(
     positive = z_plus_rule(affine, x, z, r, epsilon=epsilon)
     if beta == 0:
         return alpha * positive
-    parts = _parts(x, w.clamp(max=0), w.clamp(min=0))
+    parts = _parts(x, lambda: w.clamp(max=0), lambda: w.clamp(min=0))
     total = _total(affine, parts, None if b is None else b.clamp(max=0))
     return alpha * positive - beta * _relevance(affine, parts, share(r, total, epsilon))
 
@@ -157,11 +157,11 @@ def identity_rule(affine: Affine, x: Tensor, z: Tensor, r: Tensor) -> Tensor:
 Parts = list[tuple[Tensor, Tensor]]  # a part of x and the weights that it meets
 
 
-def _parts(x: Tensor, weight: Tensor, weight_of_negative: Tensor) -> Parts:
+def _parts(x: Tensor, weight: Callable[[], Tensor], weight_of_negative: Callable[[], Tensor]) -> Parts:
     """x⁺ with its weights and x⁻ with its own: the sign of a product turns with the sign of x."""
     if bool((x >= 0).all()):  # as behind a ReLU: half the work
-        return [(x, weight)]
-    return [(x.clamp(min=0), weight), (x.clamp(max=0), weight_of_negative)]
+        return [(x, weight())]
+    return [(x.clamp(min=0), weight()), (x.clamp(max=0), weight_of_negative())]
 
 
 def _total(affine: Affine, parts: Parts, bias: Tensor | None) -> Tensor:

@@ -157,6 +157,12 @@ class Operations(TorchFunctionMode):
                 )
 
 
+def own_copy(x: Tensor) -> Tensor:
+    """A copy of the input; of images on a CPU in channels-last layout, in which all that follows is quicker."""
+    images_on_cpu = x.ndim == 4 and x.device.type == "cpu"
+    return x.clone(memory_format=torch.channels_last if images_on_cpu else torch.contiguous_format)
+
+
 def value_of(func: Callable, args: tuple, kwargs: dict) -> Tensor:
     """The operation's result, without history."""
     with torch.no_grad():

@@ -13,7 +13,7 @@ from interpretability.attribution import lrp_rules
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.lrp_operations import RelevanceOperations
 from interpretability.attribution.lrp_rules import Rule
-from interpretability.attribution.operations import passing_through
+from interpretability.attribution.operations import own_copy, passing_through
 from interpretability.names import unknown
 from interpretability.targets import Target, target_scores
 
@@ -78,7 +78,7 @@ class LRP(Attribution):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass that remembers what it added up, and one backward pass of relevance."""
-        x = x.clone().requires_grad_()
+        x = own_copy(x).requires_grad_()
         operations = RelevanceOperations(self.rules, self.epsilon, x)
         with passing_through(self.model, self.layer, x) as points, operations:
             logits = self.model(x)
@@ -87,7 +87,7 @@ class LRP(Attribution):
         if not logits.requires_grad:
             raise ValueError("the logits do not depend on x through operations that LRP can follow")
         (attribution,) = torch.autograd.grad(logits, points[-1], relevance, allow_unused=True, materialize_grads=True)
-        return attribution
+        return attribution.contiguous()
 
 
 def _relevance_of(logits: Tensor, target: Target) -> Tensor:
