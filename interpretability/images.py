@@ -45,8 +45,8 @@ def load_digit(path: str | Path) -> Tensor:
     cropped = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     scale = DIGIT_BOX / max(cropped.shape)
     height, width = (max(1, round(side * scale)) for side in cropped.shape)
-    small = torch.from_numpy(np.asarray(Image.fromarray(cropped).resize((width, height), Image.Resampling.BILINEAR)))
-    return _centred(small)[None]
+    small = Image.fromarray(cropped).resize((width, height), Image.Resampling.BILINEAR)
+    return _centred(torch.from_numpy(np.array(small)))[None]
 
 
 def read_image(path: str | Path) -> Image.Image:

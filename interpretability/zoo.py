@@ -1,6 +1,5 @@
 """torchvision's ImageNet classifiers by name, with weights by name or from a local file."""
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -56,7 +55,9 @@ def load_state_dict(model: nn.Module, path: str | Path) -> None:
     """Load the state dict in the file ``path`` into ``model``; ValueError where it does not fit."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever unpickling of a foreign file runs into
         raise ValueError(f"{path}: no weights that can be read safely ({type(error).__name__})") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -156,13 +156,15 @@ def _blocks(model: "nn.Module", prefix: str = "", depth: int = 2) -> Iterator[st
 
 
 def class_index(text: str, class_names: Sequence[str], outputs: int) -> int:
-    """A class by index or by name, in any case; an error that names the nearest where there is none."""
-    matches = [index for index, name in enumerate(class_names) if name.lower() == text.strip().lower()]
+    """A class by index or by name, if need be in another case; an error that names the nearest where there is none."""
+    text = text.strip()
+    matches = [index for index, name in enumerate(class_names) if name == text]
+    matches = matches or [index for index, name in enumerate(class_names) if name.lower() == text.lower()]
     if len(matches) == 1:
         return matches[0]
     if len(matches) > 1:
         raise console.UserError(f"class {text!r} is ambiguous: use its index, one of {', '.join(map(str, matches))}")
-    if text.strip().isdecimal():
+    if text.isdecimal():
         if int(text) >= outputs:
             raise console.UserError(f"class {text} is out of range: the model has {outputs} outputs")
         return int(text)

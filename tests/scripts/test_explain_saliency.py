@@ -1,0 +1,135 @@
+"""`explain.py` and its subcommand `saliency`, run as a person would."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import models
+
+from explaining import inputs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def explain(*words, code=0, cwd=None):
+    command = [sys.executable, str(ROOT / "scripts" / "explain.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_help_names_the_subcommands_without_torch():
+    page = explain("--help")
+    assert all(name in page for name in ("saliency", "evaluate", "features", "attack", "page"))
+    lines = (
+        "import runpy, sys",
+        "sys.path.insert(0, 'scripts')",
+        "sys.argv = ['explain.py', 'saliency', '--help']",
+        "try: runpy.run_path('scripts/explain.py', run_name='__main__')",
+        "except SystemExit: print('torch' in sys.modules)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "--target" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+
+
+def test_an_unknown_subcommand_is_one_line():
+    assert explain("salience", code=2) == "error: unknown subcommand 'salience'; did you mean 'saliency'?\n"
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "random.pt"
+    torch.manual_seed(0)
+    torch.save(models.squeezenet1_1().state_dict(), path)
+    return ["--model", "squeezenet1_1", "--weights", path]
+
+
+def test_a_folder_of_images_gives_figures_arrays_and_predictions(tmp_path, squeezenet):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, shade in (("dark", 40), ("light", 200)):
+        Image.effect_noise((90, 70), shade).save(folder / f"{name}.png")
+    targets = ["--target", "tiger cat", "--target", 5]
+    methods = ["--method", "Saliency", "--method", "GradCAM"]
+    output = explain("saliency", folder, *squeezenet, *targets, *methods, "--output", tmp_path / "out")
+    assert output.count("%") == 10 and "dark\n" in output
+    arrays = np.load(tmp_path / "out" / "dark-Saliency.npz")
+    assert arrays["input"].shape == (4, 3, 224, 224)
+    assert arrays["targets"].tolist() == [282, 5, 282, 5]
+    assert arrays["names"].tolist() == ["dark", "dark", "light", "light"]
+    assert len(set(arrays.files) - {"images", "names", "targets", "input"}) == 3
+    cam = np.load(tmp_path / "out" / "dark-GradCAM.npz")
+    assert "input" not in cam.files
+    assert (tmp_path / "out" / "dark-GradCAM.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--target", "tigre cat"], "unknown class 'tigre cat'; did you mean 'tiger cat'?"),
+        (["--target", "1000"], "class 1000 is out of range: the model has 1000 outputs"),
+        (["--target", "CARDIGAN"], "class 'CARDIGAN' is ambiguous: use its index, one of 264, 474"),
+        (["--method", "Salincy"], "unknown method 'Salincy'; did you mean 'Saliency'?"),
+        (["--layer", "feature.12"], "unknown layer 'feature.12'; did you mean 'features.12'"),
+    ],
+)
+def test_what_a_person_mistypes_is_named(tmp_path, squeezenet, words, error, monkeypatch, capsys):
+    import console
+
+    path = tmp_path / "image.png"
+    Image.new("RGB", (30, 30)).save(path)
+    monkeypatch.setattr(sys, "argv", ["explain.py", "saliency", str(path), *map(str, squeezenet), *words])
+    import explain as command
+
+    with pytest.raises(SystemExit) as stop:
+        console.run(command.main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {error}")
+
+
+def test_the_default_layers_are_the_last_blocks_of_three_resolutions():
+    squeezenet = models.squeezenet1_0()
+    assert inputs.spatial_layers(squeezenet.eval(), torch.rand(1, 3, 224, 224), 3) == [
+        "features.5", "features.10", "features.12"
+    ]  # fmt: skip
+    resnet = models.resnet18().eval()
+    assert inputs.spatial_layers(resnet, torch.rand(1, 3, 64, 64), 3) == ["layer2.1", "layer3.1", "layer4.1"]
+
+
+def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path):
+    from lightning import Trainer
+
+    from datamodules import DigitsDataModule
+    from lit_models import LitCNN, LitMLP
+
+    data = DigitsDataModule()
+    for model in (LitCNN(channels=[4, 6], hidden=8), LitMLP((1, 28, 28), 10, (8,), loss="cross_entropy")):
+        path = tmp_path / f"{type(model).__name__}.ckpt"
+        trainer = Trainer(max_steps=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
+                          enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)  # fmt: skip
+        trainer.fit(model, data)
+        trainer.save_checkpoint(path)
+        loaded = inputs.load_checkpoint(path)
+        assert type(loaded) is type(model)
+        x, _ = data.probe_batch("val", 4)
+        torch.testing.assert_close(loaded(x), model.eval()(x))
+    arguments = ["saliency", "--model", tmp_path / "LitCNN.ckpt", "--samples", 3, "--method", "Occlusion"]
+    explain(*arguments, "--layer", "input", "--output", tmp_path / "out")
+    (archive,) = (tmp_path / "out").glob("*.npz")
+    arrays = np.load(archive)
+    assert arrays["images"].shape == arrays["input"].shape == (3, 1, 28, 28)
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    import console
+
+    (tmp_path / "junk.ckpt").write_bytes(b"junk")
+    with pytest.raises(console.UserError, match=r"junk\.ckpt: no checkpoint that can be read safely"):
+        inputs.load_checkpoint(tmp_path / "junk.ckpt")
+    with pytest.raises(console.UserError, match=r"there is no checkpoint .*absent\.ckpt"):
+        inputs.checkpoint_path(str(tmp_path / "absent.ckpt"))
