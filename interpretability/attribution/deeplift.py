@@ -15,21 +15,23 @@ from torch import Tensor, nn
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.integrated import expanded
 from interpretability.attribution.operations import (
+    Carry,
+    Handler,
+    Operations,
+    UnsupportedOperation,
+    check_dropout,
+    own_copy,
+    passing_through,
+    value_of,
+)
+from interpretability.attribution.torch_functions import (
     ACTIVATIONS,
     AVERAGES,
     CONVOLUTIONS,
     DROPOUTS,
     MAX_POOLS,
     REARRANGEMENTS,
-    Carry,
-    Handler,
-    Operations,
-    UnsupportedOperation,
-    check_dropout,
     operation_name,
-    own_copy,
-    passing_through,
-    value_of,
 )
 from interpretability.gradients import score_gradient
 from interpretability.targets import Target, target_scores

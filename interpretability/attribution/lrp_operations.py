@@ -12,19 +12,21 @@ from torch import Tensor
 
 from interpretability.attribution.lrp_rules import Affine, Convolution, Diagonal, Linear, Rule, share
 from interpretability.attribution.operations import (
+    Carry,
+    Handler,
+    Operations,
+    UnsupportedOperation,
+    check_dropout,
+    value_of,
+)
+from interpretability.attribution.torch_functions import (
     ACTIVATIONS,
     AVERAGES,
     CONVOLUTIONS,
     DROPOUTS,
     MAX_POOLS,
     REARRANGEMENTS,
-    Carry,
-    Handler,
-    Operations,
-    UnsupportedOperation,
-    check_dropout,
     operation_name,
-    value_of,
 )
 
 

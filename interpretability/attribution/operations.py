@@ -9,38 +9,18 @@ lists the names there are: nothing passes through unseen.
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cache, wraps
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpretability.attribution.torch_functions import changes_in_place, on_a_copy, operation_name, tensors_in
 from interpretability.layers import replace
 
 Handler = Callable[..., Any]  # (operations, func, args, kwargs) -> what func returns
 
-ACTIVATIONS = (
-    "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "gelu", "silu", "elu", "selu", "celu", "mish", "relu6",
-    "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "softsign", "prelu", "clamp",
-)  # fmt: skip
-REARRANGEMENTS = (
-    "flatten", "unflatten", "view", "reshape", "permute", "transpose", "t", "T", "mT", "squeeze", "unsqueeze",
-    "getitem", "select", "narrow", "gather", "cat", "concat", "stack", "chunk", "split", "unbind", "pad", "expand",
-    "flip", "roll", "movedim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "copy",
-    "to", "float", "double", "type_as",
-)  # fmt: skip
-DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
-AVERAGES = (
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "mean", "sum",
-)  # fmt: skip
-MAX_POOLS = (
-    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-)  # fmt: skip
 COMMUTATIVE = ("add", "mul", "addmm")  # the input may stand second
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-ALIASES = {"truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "mm": "matmul"}
 
 
 class UnsupportedOperation(ValueError):
@@ -202,63 +182,3 @@ def passing_through(model: nn.Module, layer: str | None, x: Tensor) -> Iterator[
 
     with nullcontext() if layer is None else replace(model, layer, record):
         yield points
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """The tensors in ``value``, looking into lists, tuples and the values of a dict."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-
-
-@cache
-def operation_name(func: Callable) -> str:
-    """One name for all spellings: ``Tensor.__iadd__``, ``Tensor.add_`` and ``torch.add`` are ``add``."""
-    name = getattr(func, "__name__", str(func))
-    if name == "__get__":
-        name = getattr(func.__self__, "__name__", name)  # type: ignore[attr-defined]
-    if name.startswith("__") and name.endswith("__"):
-        name = name[2:-2]
-        if _is_augmented(name) or name in {"radd", "rmul"}:
-            name = name[1:]
-    name = name.removeprefix("_").removesuffix("_").removesuffix("_with_indices")
-    return ALIASES.get(name, name)
-
-
-def changes_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
-    """Whether the call writes into its first argument: ``add_``, ``+=``, ``inplace=True``."""
-    name = getattr(func, "__name__", "")
-    if name.startswith("__"):
-        return _is_augmented(name[2:-2])
-    if name.endswith("_") or kwargs.get("inplace"):
-        return True
-    position = _position_of_inplace(func)
-    return position is not None and len(args) > position and bool(args[position])
-
-
-def _is_augmented(name: str) -> bool:
-    return name in {"iadd", "isub", "imul", "itruediv", "imatmul", "ipow", "ifloordiv", "imod", "iand", "ior", "ixor"}
-
-
-@cache
-def on_a_copy(func: Callable) -> Callable:
-    """An in-place operation that leaves its first argument alone."""
-
-    @wraps(func)
-    def copying(first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return func(first.clone(), *args, **kwargs)
-
-    return copying
-
-
-@cache
-def _position_of_inplace(func: Callable) -> int | None:
-    try:
-        names = list(inspect.signature(func).parameters)
-    except (ValueError, TypeError):  # most of torch is built in and has no signature, nor the argument
-        return None
-    return names.index("inplace") if "inplace" in names else None
