@@ -10,10 +10,10 @@ from lightning import Callback, LightningModule, Trainer
 
 def get_random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's generators, as plain numbers and tensors."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": [name, keys.tolist(), *rest],  # type: ignore[union-attr]
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

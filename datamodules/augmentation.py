@@ -55,7 +55,7 @@ class RandomAffine:
         return theta
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Distort ``images`` (N, C, H, W), floats; what comes from outside is 0. Non-square images keep their angles."""
+        """Distort float ``images`` (N, C, H, W), angles kept where they are not square; outside lies 0."""
         n, _, height, width = images.shape
         theta = self.matrices(n, images)
         theta[:, 0, 1] *= height / width

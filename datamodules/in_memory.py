@@ -100,7 +100,7 @@ class InMemoryLoader(DataLoader):
         self._handed_out = 0
         self._skip = 0
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]
         skip, self._skip = self._skip, 0
         self._handed_out = skip
         for batch in self._behind(skip) if skip else super().__iter__():

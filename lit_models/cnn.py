@@ -100,7 +100,7 @@ class LitCNN(LightningModule):
         self.features = nn.Sequential(nn.Flatten(), nn.Linear(channels[-1] * area, hidden), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, num_outputs)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def embed(self, x: Tensor) -> Tensor:
         """The penultimate features (N, hidden) of images (N, C, H, W) in [0, 1]."""

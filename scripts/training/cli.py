@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from jsonargparse import ArgumentError
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,7 +20,6 @@ import datamodules  # noqa: F401
 import lit_models  # noqa: F401
 from callbacks import RandomState, RunProgress
 from console import UserError
-from jsonargparse import ArgumentError
 from training.arguments import Arguments
 from training.interrupts import StopWhenAsked
 from training.messages import condense
