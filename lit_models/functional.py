@@ -28,6 +28,8 @@ LEAKY_SLOPE = 0.01
 
 def linear_forward(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """``z = x wᵀ + b`` (eq. 1.1): (…, N, K) = (…, N, D)(…, D, K)."""
+    if w.shape[-1] == 1:  # an outer product, many times cheaper than a matrix product of one column
+        return torch.addcmul(b.unsqueeze(-2), x, w.mT), (x, w)
     if w.dim() == 2:
         return torch.addmm(b, x, w.T), (x, w)
     return x @ w.mT + b.unsqueeze(-2), (x, w)
@@ -44,7 +46,7 @@ def linear_backward(dz: Tensor, cache: tuple[Tensor, Tensor]) -> tuple[Tensor, T
 def linear_input_backward(dz: Tensor, cache: tuple[Tensor, Tensor]) -> Tensor:
     """The gradient of the input; apart, because the first layer's is wanted only for explanations."""
     _, w = cache
-    return dz @ w  # (…, N, D) = (…, N, K)(…, K, D)   eq. 1.4
+    return dz * w if dz.shape[-1] == 1 else dz @ w  # (…, N, D) = (…, N, K)(…, K, D)   eq. 1.4
 
 
 # --- activations ------------------------------------------------------------------------------------------
@@ -161,13 +163,17 @@ ACTIVATIONS = {
 # --- dropout ----------------------------------------------------------------------------------------------
 
 
-def dropout_forward(a: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
+def dropout_forward(
+    a: Tensor, p: float | Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """``a m``, the mask m being 0 with probability p, else 1 / (1 − p), so that E[m] = 1 (eq. 2.10).
 
-    ``p`` may be a tensor that broadcasts against ``a``: a probability for each network.
+    ``p`` may be a tensor (…, 1, 1) with a probability for each network; networks along whose dimension it has
+    size 1 share their masks.
     """
-    mask = (torch.rand_like(a) >= p) / (1 - p)
-    mask = mask.to(a.dtype)
+    shape = (*p.shape[:-2], *a.shape[-2:]) if isinstance(p, Tensor) else a.shape
+    noise = torch.rand(shape, generator=generator, dtype=a.dtype, device=a.device)
+    mask = ((noise >= p) / (1 - p)).to(a.dtype)  # (…, N, K)
     return a * mask, mask
 
 

@@ -96,6 +96,12 @@ class LitMLP(LightningModule):
             self.test_accuracy = MulticlassAccuracy(num_outputs, average="micro")
         self._losses: list[float] = []  # of the running epoch
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # set by Lightning two dozen times a step, at the price of a layer each
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # --- the network --------------------------------------------------------------------------------------
 
     def embed(self, x: Tensor) -> Tensor:
@@ -143,7 +149,7 @@ class LitMLP(LightningModule):
             x = self.normalize(x)
         return x if x.dim() == 2 else x.flatten(1)
 
-    def _parameters_in_order(self) -> list[nn.Parameter]:
+    def _parameters_in_order(self) -> list[Tensor]:
         return [p for linear in self._linears for p in (linear.weight, linear.bias)]
 
     # --- training -----------------------------------------------------------------------------------------
@@ -203,8 +209,9 @@ class LitMLP(LightningModule):
         if trainer.world_size > 1:
             average_over_ranks(self._parameters_in_order(), trainer.strategy)
         if h.gradient_clip_val is not None:
-            clip = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
-            clip[h.gradient_clip_algorithm](self._parameters_in_order(), h.gradient_clip_val)
+            by_norm = h.gradient_clip_algorithm == "norm"
+            clip: Any = nn.utils.clip_grad_norm_ if by_norm else nn.utils.clip_grad_value_
+            clip(self._parameters_in_order(), h.gradient_clip_val)
         optimizer.step()
         if h.accumulate_grad_batches > 1:
             optimizer.zero_grad()
@@ -264,7 +271,7 @@ class LitMLP(LightningModule):
             self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=len(x))
 
 
-def average_over_ranks(parameters: list[nn.Parameter], strategy: Any) -> None:
+def average_over_ranks(parameters: list[Tensor], strategy: Any) -> None:
     """Replace each ``.grad`` by its mean over the processes, in one exchange (eq. 1.21)."""
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
     flat = strategy.reduce(flat, reduce_op="mean")

@@ -11,11 +11,16 @@ Cache = list[tuple[Any, Any, Tensor | None]]  # of each layer: linear, activatio
 
 
 def network_forward(
-    x: Tensor, layers: F.Layers, activation: str, dropout: float | Tensor = 0.0
+    x: Tensor,
+    layers: F.Layers,
+    activation: str,
+    dropout: float | Tensor = 0.0,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Cache]:
     """``x`` (…, N, D) -> ``y`` (…, N, K): linear, activation and dropout in turn; the last layer is linear only.
 
-    ``dropout`` 0 leaves it out; a tensor (…, 1, 1) gives each network its own probability.
+    ``dropout`` 0 leaves it out; a tensor (…, 1, 1) gives each network its own probability. Its masks come from
+    ``generator``, else from torch's global one.
     """
     act = F.ACTIVATIONS[activation].forward
     drop = isinstance(dropout, Tensor) or dropout > 0
@@ -25,7 +30,7 @@ def network_forward(
         x, state = act(z)
         mask = None
         if drop:
-            x, mask = F.dropout_forward(x, dropout)
+            x, mask = F.dropout_forward(x, dropout, generator)
         caches.append((linear, state, mask))
     y, linear = F.linear_forward(x, *layers[-1])
     caches.append((linear, None, None))
@@ -67,6 +72,7 @@ def loss_and_gradients(
     dropout: float | Tensor = 0.0,
     weight_decay: float | Tensor = 0.0,
     share: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """The loss, data term plus (λ/2) Σ w² over the weights (…), and (dw, db) of each layer (eq. 1.19).
 
@@ -75,7 +81,7 @@ def loss_and_gradients(
     term = F.LOSSES[loss]
     options = {} if share is None else {"share": share}
     with torch.no_grad():
-        y, caches = network_forward(x, layers, activation, dropout)
+        y, caches = network_forward(x, layers, activation, dropout, generator)
         value, cache = term.forward(y, t, **options)
         gradients = network_backward(term.backward(cache), caches, activation)
         if isinstance(weight_decay, Tensor) or weight_decay > 0:
