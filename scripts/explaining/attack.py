@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def number(text: str) -> float:
     """A decimal number or a fraction, from 0 on."""
     try:
-        value = float(Fraction(text.strip()))
+        above, _, below = text.partition("/")
+        value = float(Fraction(above.strip()) / Fraction(below.strip() or 1))
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction like 2/255") from None
     if not 0 <= value < math.inf:
