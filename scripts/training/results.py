@@ -11,7 +11,12 @@ def results_table(metrics: dict[str, float]) -> str:
     shown = [key for stage in RESULT_STAGES for key in sorted(metrics) if key.startswith(f"{stage}/")]
     shown = [key for key in shown if not key.endswith("_step")]
     width = max((len(key) for key in shown), default=0)
-    return "\n".join(f"{key:<{width}} {metrics[key]:.4f}" for key in shown)
+    return "\n".join(f"{key:<{width}} {in_digits(metrics[key])}" for key in shown)
+
+
+def in_digits(value: float) -> str:
+    """Four decimals, or an exponent where they would show nothing."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.2e}"
 
 
 def log_hyperparameters(trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -28,6 +28,7 @@ NOISE = (
     r"Checkpoint directory .* exists and is not empty",
     r"Trying to infer the `batch_size`",
     r"Total length of `list` across ranks is zero",
+    r"The number of training batches .* is smaller than the logging interval",
 )
 
 
