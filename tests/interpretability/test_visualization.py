@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from interpretability.visualization import (
     PARAMETERIZATIONS,
     Fourier,
+    Margin,
     Pixels,
     RandomAffine,
     blur,
@@ -147,6 +148,13 @@ def test_views_sample_where_the_derivation_says(black):
     assert checked > 100
     corner = RandomAffine(scale=(0.3, 0.3), black=black)(torch.ones(1, 1, 9, 9), torch.Generator())[0, 0, 0, 0]
     assert corner == (0 if black else 1)
+
+
+def test_a_margin_is_black_and_the_image_inside_it():
+    image = torch.rand(2, 1, 4, 5)
+    framed = Margin(3)(image)
+    assert framed.shape == (2, 1, 10, 11) and torch.equal(framed[:, :, 3:-3, 3:-3], image)
+    assert framed.sum().item() == pytest.approx(image.sum().item())
 
 
 @pytest.mark.parametrize("options", [{"jitter": -1}, {"rotation": -2}, {"scale": (0, 1)}, {"scale": (1.2, 1.1)}])

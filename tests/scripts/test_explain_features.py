@@ -11,7 +11,6 @@ import console
 from explaining import features, inputs, recipes
 from lit_models import LitCNN
 
-
 UNPENALISED = ("--l1", 0, "--total-variation", 0)
 
 
