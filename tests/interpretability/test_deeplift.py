@@ -121,6 +121,11 @@ def test_a_linear_model_is_weight_times_difference():
     torch.testing.assert_close(found, (model.weight[[2, 0]] * (x - 1)).detach())
 
 
+def test_changes_that_cancel_are_passed_on_by_the_derivative():
+    found = DeepLift(Spelled(lambda x: 3 * torch.tanh(x.sum(dim=1, keepdim=True))))(torch.tensor([[2.0, -2.0]]), 0)
+    torch.testing.assert_close(found, torch.tensor([[6.0, -6.0]]))
+
+
 def test_max_pooling_equals_its_loop_replica():
     x, baseline, weights = torch.randn(1, 1, 9), torch.randn(1, 1, 9), torch.randn(7)
     expected = torch.zeros(9)
