@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
 FEW_CHANNELS = 4
+WORTHWHILE = 4096  # input values from which on the saving exceeds the effort of looking for it
 
 
 def gradient_through(scores: Tensor, leaf: Tensor, keep_graph: bool = False) -> Tensor | None:
@@ -21,7 +22,8 @@ def gradient_through(scores: Tensor, leaf: Tensor, keep_graph: bool = False) -> 
 
     None where that is of no use: no such convolution is the only way from ``leaf`` up, or autograd is quicker.
     """
-    if leaf.device.type != "cpu" or leaf.dtype != torch.float32 or leaf.ndim != 4 or leaf.shape[1] > FEW_CHANNELS:
+    image = leaf.ndim == 4 and leaf.shape[1] <= FEW_CHANNELS and leaf.numel() >= WORTHWHILE
+    if not image or leaf.device.type != "cpu" or leaf.dtype != torch.float32:
         return None
     convolution = first_convolution(scores, leaf)
     if convolution is None:

@@ -57,7 +57,8 @@ class IntegratedGradients(Attribution):
             alphas, weights = (values[steps].to(end) for values in (self.alphas, self.weights))
             k = len(alphas)
             points = torch.lerp(start, end, alphas.view(k, *[1] * end.ndim)).flatten(0, 1)  # (kN, …)
-            gradients = point_gradient(self.model, self.layer, points, stacked(x, k), repeat_target(target, k))
+            seen = x if self.layer is None else stacked(x, k)
+            gradients = point_gradient(self.model, self.layer, points, seen, repeat_target(target, k))
             integral += torch.tensordot(weights, gradients.view(k, *end.shape), dims=1)
         attribution = (end - start) * integral
         self._check_completeness(attribution, difference)

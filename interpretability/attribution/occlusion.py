@@ -1,7 +1,5 @@
 """Occlusion: what the score loses when a window of the image is covered."""
 
-from itertools import product
-
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +53,7 @@ class Occlusion(Attribution):
             covered = masks[windows]
             k = len(covered)
             points = torch.where(covered[:, None, None], baseline, point).flatten(0, 1)  # (kN, C, h, w)
-            logits = forward_from(self.model, self.layer, points, stacked(x, k))
+            logits = forward_from(self.model, self.layer, points, x if self.layer is None else stacked(x, k))
             drop = whole - target_scores(logits, repeat_target(target, k)).view(k, len(x))
             total += drop.T @ covered.flatten(1).to(point)
         mean = (total / masks.flatten(1).sum(dim=0)).view(len(x), 1, *point.shape[2:])
@@ -76,7 +74,7 @@ def window_masks(point: Tensor, window: tuple[int, int], stride: tuple[int, int]
         places = torch.arange(size, device=point.device)
         sides.append((places >= starts[:, None]) & (places < starts[:, None] + width))
     rows, columns = sides
-    return torch.stack([row[:, None] & column for row, column in product(rows, columns)])
+    return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

@@ -200,6 +200,18 @@ def test_the_result_does_not_depend_on_how_the_steps_are_batched(net, x):
     torch.testing.assert_close(IntegratedGradients(net, n_steps=11, batch_size=1)(x, 2), whole, rtol=1e-10, atol=1e-15)
 
 
+@pytest.mark.parametrize("name", ["IntegratedGradients", "SmoothGrad", "Occlusion", "ScoreCAM"])
+@pytest.mark.parametrize("layer", [None, "conv"])
+def test_no_forward_pass_is_larger_than_a_batch_however_many_there_are(name, layer, net, x):
+    options = {"IntegratedGradients": {"n_steps": 50}, "SmoothGrad": {"n_samples": 50}, "ScoreCAM": {}}
+    layer = "conv" if name == "ScoreCAM" else layer
+    rows = []
+    handle = net.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    METHODS[name](net, layer, batch_size=9, **options.get(name, {"window": 2, "stride": 1}))(x, 1)
+    handle.remove()
+    assert max(rows) == 9 and sum(rows) > 9
+
+
 def test_the_global_random_state_is_not_touched(net, x):
     state = torch.get_rng_state()
     for name in ("SmoothGrad", "VarGrad"):

@@ -10,19 +10,29 @@ import torch
 from PIL import Image
 from torchvision import models
 
+import console
+import explain as command
 from explaining import inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def explain(*words, code=0, cwd=None):
-    command = [sys.executable, str(ROOT / "scripts" / "explain.py"), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
+@pytest.fixture
+def explain(monkeypatch, capsys):
+    """Runs the command line in this process: what it printed, or the error it ended with."""
+
+    def call(*words, code=0):
+        monkeypatch.setattr(sys, "argv", ["explain.py", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            console.run(command.main)
+        printed = capsys.readouterr()
+        assert stop.value.code == code, printed.err
+        return printed.out if code == 0 else printed.err
+
+    return call
 
 
-def test_help_names_the_subcommands_without_torch():
+def test_help_names_the_subcommands_without_torch(explain):
     page = explain("--help")
     assert all(name in page for name in ("saliency", "evaluate", "features", "attack", "page"))
     lines = (
@@ -37,7 +47,7 @@ def test_help_names_the_subcommands_without_torch():
     assert "--target" in done.stdout and done.stdout.endswith("False\n"), done.stderr
 
 
-def test_an_unknown_subcommand_is_one_line():
+def test_an_unknown_subcommand_is_one_line(explain):
     assert explain("salience", code=2) == "error: unknown subcommand 'salience'; did you mean 'saliency'?\n"
 
 
@@ -49,7 +59,7 @@ def squeezenet(tmp_path_factory):
     return ["--model", "squeezenet1_1", "--weights", path]
 
 
-def test_a_folder_of_images_gives_figures_arrays_and_predictions(tmp_path, squeezenet):
+def test_a_folder_of_images_gives_figures_arrays_and_predictions(tmp_path, squeezenet, explain):
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, shade in (("dark", 40), ("light", 200)):
@@ -78,18 +88,10 @@ def test_a_folder_of_images_gives_figures_arrays_and_predictions(tmp_path, squee
         (["--layer", "feature.12"], "unknown layer 'feature.12'; did you mean 'features.12'"),
     ],
 )
-def test_what_a_person_mistypes_is_named(tmp_path, squeezenet, words, error, monkeypatch, capsys):
-    import console
-
+def test_what_a_person_mistypes_is_named(tmp_path, squeezenet, words, error, explain):
     path = tmp_path / "image.png"
     Image.new("RGB", (30, 30)).save(path)
-    monkeypatch.setattr(sys, "argv", ["explain.py", "saliency", str(path), *map(str, squeezenet), *words])
-    import explain as command
-
-    with pytest.raises(SystemExit) as stop:
-        console.run(command.main)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: {error}")
+    assert explain("saliency", path, *squeezenet, *words, code=2).startswith(f"error: {error}")
 
 
 def test_the_default_layers_are_the_last_blocks_of_three_resolutions():
@@ -101,7 +103,7 @@ def test_the_default_layers_are_the_last_blocks_of_three_resolutions():
     assert inputs.spatial_layers(resnet, torch.rand(1, 3, 64, 64), 3) == ["layer2.1", "layer3.1", "layer4.1"]
 
 
-def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path):
+def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path, explain):
     from lightning import Trainer
 
     from datamodules import DigitsDataModule
@@ -126,8 +128,6 @@ def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path):
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
-    import console
-
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
     with pytest.raises(console.UserError, match=r"junk\.ckpt: no checkpoint that can be read safely"):
         inputs.load_checkpoint(tmp_path / "junk.ckpt")
