@@ -23,6 +23,7 @@ def log_hyperparameters(trainer: Trainer, metrics: dict[str, float]) -> None:
     """Hyper-parameters beside final metrics in TensorBoard's HParams tab, in the run's own directory."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            scalars = {k: v for k, v in logger.hparams.items() if isinstance(v, int | float | str | bool)}
-            logger.log_hyperparams(scalars, metrics, step=trainer.global_step)
+            plain = {k: v for k, v in logger.hparams.items() if isinstance(v, int | float | str) and k[0] != "_"}
+            results = {k: v for k, v in metrics.items() if k.startswith(RESULT_STAGES) and not k.endswith("_step")}
+            logger.log_hyperparams(plain, results, step=trainer.global_step)
             logger.finalize("success")
