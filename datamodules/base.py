@@ -112,7 +112,9 @@ class InMemoryDataModule(LightningDataModule):
         return self._loader("val") if "val" in self.splits else []
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Float images in the model's dtype, augmented while training."""
+        """Float images in the model's dtype, augmented while training; what is no batch of ours passes through."""
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            return batch
         inputs, targets = batch
         trainer = self.trainer
         dtype = trainer.lightning_module.dtype if trainer else torch.get_default_dtype()

@@ -101,6 +101,7 @@ class LitCNN(LightningModule):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, num_outputs)
         self.to(memory_format=torch.channels_last)
+        self.example_input_array = torch.zeros(1, *input_shape)  # for the summary's sizes
 
     def embed(self, x: Tensor) -> Tensor:
         """The penultimate features (N, hidden) of images (N, C, H, W) in [0, 1]."""

@@ -133,3 +133,9 @@ def test_probe_is_fixed_balanced_and_in_range():
         module.probe_batch("vall", 3)
     with pytest.raises(ValueError, match="has no test samples"):
         ToyDataModule().probe_batch("test", 3)
+
+
+def test_what_is_no_batch_of_ours_passes_through():
+    """Lightning hands a model's ``example_input_array`` through the same hook."""
+    example = torch.zeros(1, 1, 28, 28)
+    assert DigitsDataModule().on_after_batch_transfer(example, 0) is example
