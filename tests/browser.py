@@ -108,7 +108,7 @@ def browsing(chromium: str, profile: Path) -> Iterator[Browser]:
     driver = subprocess.Popen([str(chromedriver()), "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
         assert driver.stdout is not None
-        port = next(found[1] for line in driver.stdout if (found := re.search(r"on port (\d+)", line)))
+        port = next(found[1] for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line)))
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                      "--proxy-server=127.0.0.1:9", f"--user-data-dir={profile}", "--window-size=1280,900"]  # fmt: skip
         options = {"binary": chromium, "args": arguments}

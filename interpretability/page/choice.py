@@ -36,9 +36,12 @@ def choose_layers(model: nn.Module, x: Tensor, count: int = 4) -> list[str]:
     last = {candidate.side: index for index, candidate in enumerate(candidates)}
     chosen = sorted(last.values())[-count:]
     blocks = [index for index, c in enumerate(candidates) if c.name.count(".") < USUAL_DEPTH and not c.pooled]
-    while len(chosen) < count and (free := [index for index in blocks if index not in chosen and index < chosen[-1]]):
-        chosen.append(max(free, key=lambda index: min(abs(index - other) for other in [-1, *chosen])))
-        chosen.sort()
+    while len(chosen) < count:
+        gaps = {index: min(abs(index - other) for other in [-1, *chosen]) for index in blocks if index < chosen[-1]}
+        widest = max(gaps, key=lambda index: gaps[index], default=None)
+        if widest is None or gaps[widest] < 2:
+            break
+        chosen = sorted([*chosen, widest])
     return [candidates[index].name for index in chosen]
 
 

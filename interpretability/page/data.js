@@ -36,7 +36,6 @@ function loaded(uri) {
   return image.decode().then(() => image);
 }
 
-const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toPrecision(2).replace(/e.*/, "");
 const effect = (value) => (Math.abs(value) < 0.0005 ? "0" : (value < 0 ? "−" : "+") + magnitude(Math.abs(value)));
 const percent = (value) => (value > 0.9995 ? "> 99.9 %" : value < 0.001 ? "< 0.1 %" : `${(100 * value).toFixed(1)} %`);
 

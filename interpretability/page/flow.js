@@ -53,8 +53,7 @@ function drawFlow() {
   if (!grouped) return;
   const last = page.layers.length - 1;
   const final = Array.from({ length: page.layers[last].groups.count }, (_, group) => {
-    const value = at(page.layers[last].groups.effects, state.view, state.first, group)
-      - (state.second < 0 ? 0 : at(page.layers[last].groups.effects, state.view, state.second, group));
+    const value = groupEffect(last, group);
     return [group, value >= 0 ? 0 : 1, value, `group ${group + 1}: ${effect(value)}`];
   });
   const all = [...page.flows.map((_, index) => linksBetween(index)), final];

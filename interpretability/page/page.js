@@ -2,13 +2,15 @@
 
 const MODES = [["evidence", "Evidence"], ["detectors", "Detectors"], ["groups", "Groups"], ["photo", "Photo"]];
 
-/** Radio buttons that look like one segmented control; options are [value, label, small print]. */
+/** Radio buttons that look like one segmented control; options are [value, label, tooltip]. */
 function segmented(id, options, current, onChoose) {
-  for (const [value, label, small] of options) {
+  for (const [value, label, title = ""] of options) {
     const input = el("input", { type: "radio", name: id, value, checked: value === current });
-    input.addEventListener("change", () => onChoose(value));
-    const text = el("span", { className: "option" }, label, small ? el("small", {}, small) : null);
-    $(id).append(el("label", {}, input, text));
+    input.addEventListener("change", () => {
+      onChoose(value);
+      input.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
+    });
+    $(id).append(el("label", { title }, input, el("span", { className: "option" }, label)));
   }
 }
 
@@ -20,7 +22,7 @@ function choose(id, index) {
 
 function startControls() {
   segmented("views", [[0, "Photo"], [1, "Adversarial twin"]], state.view, (view) => update({ view }));
-  segmented("layers", page.layers.map((layer, i) => [i, layer.name, layer.grid.join("×")]), state.layer, (layer) => update({ layer }));
+  segmented("layers", page.layers.map((layer, i) => [i, layer.name, `${layer.grid.join(" × ")} places, ${layer.channels} detectors`]), state.layer, (layer) => update({ layer }));
   segmented("modes", MODES, state.mode, (mode) => update({ mode, group: null }));
   for (const [id, extra] of [["first", []], ["second", [[-1, "nothing"]]]]) {
     $(id).append(...[...page.classes.map((name, k) => [k, name]), ...extra].map(([value, label]) => el("option", { value, textContent: label })));

@@ -14,9 +14,7 @@ function bar(value, largest, className = "") {
 
 const sideOf = (value) => (value >= 0 ? `for ${firstName()}` : secondName() ? `for ${secondName()}` : `against ${firstName()}`);
 
-function largestEffect() {
-  return ["effects"].flatMap((key) => [...unpack(viewNow()[key]).values]).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-}
+const largestOf = (packed) => unpack(packed).values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 function drawInspector() {
   const cell = cellAt(state.hover ?? state.place);
@@ -24,15 +22,15 @@ function drawInspector() {
   drawCrop($("place-crop").getContext("2d"), photos[state.view], fy, fx, 0, 0, 96, 96);
   const value = versus(viewNow().spatial, ...cell);
   $("place-title").textContent = `Row ${cell[0] + 1}, column ${cell[1] + 1} of ${layerNow().grid.join(" × ")}`;
-  $("place-sum").replaceChildren("All of it: ", el("b", { className: value >= 0 ? "first" : "second" }, `${effect(Math.abs(value)).replace("+", "")} ${sideOf(value)}`));
+  $("place-sum").replaceChildren("This place argues ", el("b", { className: value >= 0 ? "first" : "second" }, `${magnitude(Math.abs(value))} ${sideOf(value)}`));
   const found = detectorsAt(cell);
-  const largest = unpack(viewNow().activations).values.reduce((most, one) => Math.max(most, one), 0);
-  const most = largestEffect();
+  const largest = largestOf(viewNow().activations);
+  const most = largestOf(viewNow().effects);
   const rows = found.map((one) => {
     const row = el("li", { className: "detector" }, tile(layerNow(), one.channel), el("div", {},
       el("p", { className: "name" }, `Detector ${one.channel}`),
       el("div", { className: "bars" },
-        el("span", {}, "fires"), bar(one.activation, largest), el("output", {}, magnitude(one.activation)),
+        el("span", {}, "fires"), bar(one.activation, largest), el("output", {}, `${Math.round((100 * one.activation) / largest)} %`),
         el("span", {}, "effect"), bar(one.effect, most, "effect"), el("output", { title: sideOf(one.effect) }, effect(one.effect)))));
     row.addEventListener("pointerenter", () => update({ channel: one.channel }));
     row.addEventListener("pointerleave", () => update({ channel: null }));
@@ -47,7 +45,7 @@ function drawChannels() {
   sums.sort((a, b) => b[1] - a[1]);
   const largest = Math.max(Math.abs(sums[0][1]), Math.abs(sums.at(-1)[1]));
   const list = (side, rows) => $(`channels-${side}`).replaceChildren(...rows.map(([channel, value]) => {
-    const item = el("li", {}, tile(layer, channel), bar(value, largest, side), el("b", {}, effect(value)), ` · ${channel}`);
+    const item = el("li", {}, tile(layer, channel), bar(value, largest, side), el("b", {}, magnitude(Math.abs(value))), ` · ${channel}`);
     item.addEventListener("pointerenter", () => update({ channel }));
     item.addEventListener("pointerleave", () => update({ channel: null }));
     return item;
@@ -80,13 +78,15 @@ function groupPlace(group) {
 
 function groupCard(group, largest) {
   const { groups } = layerNow();
+  const net = groupEffect(state.layer, group);
   const rows = page.classes.slice(0, 6).flatMap((name, k) => {
     const value = at(groups.effects, state.view, k, group);
     return [el("span", { title: name, className: k === state.first ? "first" : k === state.second ? "second" : "" }, name),
       bar(value, largest, "effect"), el("output", {}, effect(value))];
   });
   const card = el("li", { className: "group", tabIndex: 0 },
-    el("h3", {}, `Group ${group + 1}`), el("div", { className: "pair" }, groupTile(state.layer, group), groupPlace(group)),
+    el("h3", {}, `Group ${group + 1}`, el("span", { className: net >= 0 ? "first" : "second" }, `${magnitude(Math.abs(net))} ${sideOf(net)}`)),
+    el("div", { className: "pair" }, groupTile(state.layer, group), groupPlace(group)),
     el("div", { className: "bars" }, ...rows));
   card.style.setProperty("--group", groupColor(group));
   card.setAttribute("role", "button");
@@ -102,6 +102,12 @@ function groupCard(group, largest) {
   return card;
 }
 
+/** What a group does for the first class against the second, in the picture now shown. */
+function groupEffect(index, group) {
+  const { effects } = page.layers[index].groups;
+  return at(effects, state.view, state.first, group) - (state.second < 0 ? 0 : at(effects, state.view, state.second, group));
+}
+
 function drawGroups() {
   const { groups } = layerNow();
   update({ group: null });
@@ -110,8 +116,8 @@ function drawGroups() {
     return $("groups").replaceChildren(el("li", { className: "caption" }, "This layer is silent on this image: nothing to group."));
   }
   const count = groups.count;
-  $("groups-error").textContent = `Here ${count} groups rebuild the layer’s activations to within ${percent(groups.error)} of their size.`;
-  const largest = unpack(groups.effects).values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  $("groups-error").textContent = `Here ${count} groups account for ${percent(1 - groups.error ** 2)} of what fires (squared).`;
+  const largest = largestOf(groups.effects);
   $("groups").replaceChildren(...Array.from({ length: count }, (_, group) => groupCard(group, largest)));
 }
 

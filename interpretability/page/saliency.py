@@ -1,5 +1,6 @@
 """Saliency methods side by side: which pixels, says each, the score of a class hangs on."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -90,7 +91,9 @@ def _options(shown: Shown, shape: Sequence[int], layer: str) -> dict[str, object
 def _maps(model: nn.Module, image: Tensor, classes: Sequence[int], shown: Shown, options: dict) -> Tensor:
     """The method's maps (K, H, W), clipped and scaled to [-1, 1]."""
     targets = torch.tensor(classes, device=image.device)
-    maps = METHODS[shown.name](model, **options)(image.repeat(len(classes), 1, 1, 1), targets)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "integrated gradients miss completeness")  # a picture needs fewer steps
+        maps = METHODS[shown.name](model, **options)(image.repeat(len(classes), 1, 1, 1), targets)
     flat = maps.sum(1) if shown.signed else maps.abs().amax(1)  # (K, h, w)
     if flat.shape[1:] != image.shape[1:]:
         flat = F.interpolate(flat[:, None], image.shape[1:], mode="bilinear", align_corners=False)[:, 0]

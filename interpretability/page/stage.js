@@ -38,7 +38,7 @@ function drawFromSheet(context, sheet, layer, position, count, x, y, width, heig
 /** A fifth of the photo about a place, kept inside it. */
 function drawCrop(context, photo, fy, fx, x, y, width, height) {
   const [w, h] = [photo.naturalWidth, photo.naturalHeight];
-  const side = Math.min(w, h) * (w < 64 ? 0.3 : 0.2);
+  const side = Math.min(w, h) * (w < 64 ? 0.36 : 0.17);
   const left = Math.min(w - side, Math.max(0, fx * w - side / 2));
   const top = Math.min(h - side, Math.max(0, fy * h - side / 2));
   context.imageSmoothingEnabled = w >= 64;
