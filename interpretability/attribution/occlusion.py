@@ -18,8 +18,8 @@ class Occlusion(Attribution):
     Args:
         model: see :class:`Attribution`.
         layer: see :class:`Attribution`; its output must be (N, C, h, w).
-        window: height and width, or one number for both.
-        stride: likewise; at most the window, so that every pixel is covered.
+        window: height and width, or one number for both; by default a quarter of each side.
+        stride: likewise, by default half the window; at most the window, so that every pixel is covered.
         baseline: the value a covered pixel takes, a number or a tensor that broadcasts to a sample.
         batch_size: rows in a forward pass.
     """
@@ -28,13 +28,14 @@ class Occlusion(Attribution):
         self,
         model: nn.Module,
         layer: str | None = None,
-        window: int | tuple[int, int] = 8,
-        stride: int | tuple[int, int] = 4,
+        window: int | tuple[int, int] | None = None,
+        stride: int | tuple[int, int] | None = None,
         baseline: float | Tensor = 0.0,
         batch_size: int = BATCH_SIZE,
     ):
         super().__init__(model, layer)
-        self.window, self.stride = _pair("window", window), _pair("stride", stride)
+        self.window = None if window is None else _pair("window", window)
+        self.stride = None if stride is None else _pair("stride", stride)
         self.baseline = baseline
         self.batch_size = at_least("batch_size", batch_size, 1)
 
@@ -60,12 +61,15 @@ class Occlusion(Attribution):
         return mean.expand_as(point).clone()
 
 
-def window_masks(point: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+def window_masks(point: Tensor, window: tuple[int, int] | None, stride: tuple[int, int] | None) -> Tensor:
     """Which positions each window covers: bool (windows, h, w), row by row."""
     if point.ndim != 4:
         raise ValueError(f"occlusion needs images or maps (N, C, h, w); got {tuple(point.shape)}")
+    sizes = (point.shape[2], point.shape[3])
+    widths = window or tuple(-(-size // 4) for size in sizes)
+    steps = stride or tuple(-(-width // 2) for width in widths)
     sides = []
-    for name, size, width, step in zip(("height", "width"), point.shape[2:], window, stride):
+    for name, size, width, step in zip(("height", "width"), sizes, widths, steps):
         if width > size:
             raise ValueError(f"window {width} is larger than the {name} {size} of what it covers")
         if step > width and width < size:

@@ -139,7 +139,8 @@ def spatial_layers(model: "nn.Module", x: "Tensor", n: int) -> list[str]:
         except ValueError:  # it does not run, runs twice or gives no tensor
             continue
         shape = outputs[name].shape
-        if len(shape) == 4 and shape[1] != classes and shape[2] * shape[3] > 1:  # no map per class: that is the head
+        normalised_input, class_maps = shape == x.shape, shape[1] == classes
+        if len(shape) == 4 and shape[2] * shape[3] > 1 and not normalised_input and not class_maps:
             last[tuple(shape[2:])] = name
     return list(last.values())[-n:]
 

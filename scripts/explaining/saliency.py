@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
     step = max(1, COLUMNS // per_image) * per_image
     for start in range(0, len(columns), step):
         part = slice(start, start + step)
-        stem = given.names[columns[start][0]]
+        more = len({n for n, _ in columns[part]}) - 1
+        stem = given.names[columns[start][0]] + (f"-and-{more}-more" if more else "")
         for name in methods:
             attributions = attribute(given, name, layers, columns[part])
             if attributions:

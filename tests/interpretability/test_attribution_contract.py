@@ -247,6 +247,12 @@ def test_what_may_hide_a_relu_is_refused(cls, x):
     assert not bounded.any()  # ReLU6 is a ReLU: the negative gradient does not pass
 
 
+def test_the_default_window_is_a_quarter_of_the_image_moved_by_half_of_that(net):
+    x = torch.rand(1, 3, 12, 20, dtype=torch.float64)
+    expected = Occlusion(net, window=(3, 5), stride=(2, 3))(x, 1)
+    assert torch.equal(Occlusion(net)(x, 1), expected)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -68,14 +68,14 @@ def test_a_folder_of_images_gives_figures_arrays_and_predictions(tmp_path, squee
     methods = ["--method", "Saliency", "--method", "GradCAM"]
     output = explain("saliency", folder, *squeezenet, *targets, *methods, "--output", tmp_path / "out")
     assert output.count("%") == 10 and "dark\n" in output
-    arrays = np.load(tmp_path / "out" / "dark-Saliency.npz")
+    arrays = np.load(tmp_path / "out" / "dark-and-1-more-Saliency.npz")
     assert arrays["input"].shape == (4, 3, 224, 224)
     assert arrays["targets"].tolist() == [282, 5, 282, 5]
     assert arrays["names"].tolist() == ["dark", "dark", "light", "light"]
     assert len(set(arrays.files) - {"images", "names", "targets", "input"}) == 3
-    cam = np.load(tmp_path / "out" / "dark-GradCAM.npz")
+    cam = np.load(tmp_path / "out" / "dark-and-1-more-GradCAM.npz")
     assert "input" not in cam.files
-    assert (tmp_path / "out" / "dark-GradCAM.png").stat().st_size > 10_000
+    assert (tmp_path / "out" / "dark-and-1-more-GradCAM.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
