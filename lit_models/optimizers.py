@@ -1,6 +1,6 @@
 """The update rules by hand, as `torch.optim.Optimizer` subclasses: `SGD`, `Adam`, `AdamW`.
 
-Their state has the names and shapes of torch's own, so checkpoints are interchangeable. Inside, each group's
+Their state has the names and shapes of torch's own, so they go on from its checkpoints. Inside, each group's
 gradients and state lie one after another in a few flat buffers, so that an update is a handful of large
 operations however many small parameters there are. The buffers belong to the optimiser: neither a parameter nor
 its ``.grad`` is ever tied to them, so moving, copying or reloading a model cannot break an update.

@@ -128,12 +128,17 @@ def score_block(
     return Scores(held_out, inner, seen.mean((1, 3)), seconds)
 
 
+def blocks_of(experiment: Experiment) -> list[list[Setting]]:
+    """The settings in blocks that are trained together; those without dropout apart, for they need no masks."""
+    size = max(1, SHARED_BLOCK // (len(SINGLES + PAIRS) * experiment.seeds))
+    dropped = [setting for setting in experiment.settings if setting[1]]
+    plain = [setting for setting in experiment.settings if not setting[1]]
+    return [part[at : at + size] for part in (dropped, plain) for at in range(0, len(part), size)]
+
+
 def score_all(experiment: Experiment, progress: Callable[[int], object] | None = None) -> Scores:
     """`score_block` over the whole grid, a block of networks on each core at a time."""
-    size = max(1, SHARED_BLOCK // (len(SINGLES + PAIRS) * experiment.seeds))
-    plain = [s for s in experiment.settings if not s[1]]  # these need no masks
-    dropped = [s for s in experiment.settings if s[1]]
-    blocks = [part[at : at + size] for part in (dropped, plain) for at in range(0, len(part), size)]
+    blocks = blocks_of(experiment)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -151,9 +156,6 @@ def score_all(experiment: Experiment, progress: Callable[[int], object] | None =
     )
 
 
-def networks_updates(experiment: Experiment) -> int:
+def total_progress(experiment: Experiment) -> int:
     """How many updates `score_all` reports to its ``progress``, all blocks together."""
-    size = max(1, SHARED_BLOCK // (len(SINGLES + PAIRS) * experiment.seeds))
-    plain = len(experiment.weight_decays) if 0.0 in experiment.dropouts else 0
-    blocks = -(-plain // size) + -(-(len(experiment.settings) - plain) // size)
-    return blocks * experiment.updates
+    return len(blocks_of(experiment)) * experiment.updates
