@@ -124,9 +124,8 @@ class TestReport(PictureCallback):
     ) -> None:
         """The summary goes where the module's own metrics go; the many per-class values to the loggers alone."""
         low, high = wilson_interval(float(metrics["confusion"].trace()), int(metrics["confusion"].sum()))
-        pl_module.log("test/accuracy_low", low)
-        pl_module.log("test/accuracy_high", high)
-        pl_module.log("test/calibration_error", float(metrics["calibration"]))
+        summary = {"accuracy_low": low, "accuracy_high": high, "calibration_error": float(metrics["calibration"])}
+        pl_module.log_dict({f"test/{name}": value for name, value in summary.items()}, sync_dist=True)
         per_class = {
             f"test/{key}/{name}": float(value)
             for key in ("precision", "recall")

@@ -41,11 +41,11 @@ def all_of_them() -> list[Callback]:
     ]
 
 
-def trained(root, callbacks) -> tuple[dict[str, Tensor], list[float]]:
+def trained(root, callbacks, accelerator: str = "cpu") -> tuple[dict[str, Tensor], list[float]]:
     """The weights, and draws from each random state, after training."""
     torch.manual_seed(3), np.random.seed(3), random.seed(3)
     module = Classifier()
-    trainer = quiet_trainer(root, *callbacks, logger=TensorBoardLogger(root), max_epochs=3)
+    trainer = quiet_trainer(root, *callbacks, logger=TensorBoardLogger(root), max_epochs=3, accelerator=accelerator)
     trainer.fit(module, *loaders())
     trainer.test(module, DataLoader(blobs(20), batch_size=8), verbose=False)
     assert all(child.training for child in module.modules())
@@ -63,6 +63,15 @@ def test_weights_and_random_states_are_bit_identical(tmp_path):
     assert draws == draws_with
     assert pyplot.get_fignums() == []
     assert len(list((tmp_path / "with").rglob("*.png"))) > 10
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_all_of_them_on_cuda(tmp_path):
+    with pytest.warns(UserWarning, match="Disturbing: RuntimeError: careless") as caught:
+        trained(tmp_path, [c for c in all_of_them() if not isinstance(c, RegressionPlot)], "cuda")
+    assert sum("training goes on" in str(warning.message) for warning in caught) == 1
+    assert len(list(tmp_path.rglob("*.png"))) > 10
 
 
 def test_nothing_runs_in_sanity_checks_and_fast_dev_runs(tmp_path):

@@ -1,11 +1,17 @@
 """The test stage: its figures against scikit-learn and closed forms, its pictures, its files."""
 
 import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
 from scipy.optimize import brentq
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -136,3 +142,38 @@ def test_the_true_class_is_always_among_the_bars():
     bars = figure.axes[1]
     assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "b", "d"]
     assert [round(bar.get_width(), 3) for bar in bars.patches] == [0.5, 0.3, 0.05]
+
+
+TWO_RANKS = """
+import json, sys
+from callback_stand_ins import Classifier, OtherLogger, blobs, quiet_trainer
+from callbacks import TestReport
+from lightning.pytorch import seed_everything
+from torch.utils.data import DataLoader
+
+seed_everything(0)
+report, logger = TestReport(n_worst=7), OtherLogger()
+devices = int(sys.argv[2])
+options = {"devices": devices, "strategy": "ddp"} if devices > 1 else {}
+trainer = quiet_trainer(sys.argv[1], report, logger=logger, **options)
+trainer.test(Classifier(), DataLoader(blobs(64), batch_size=8), verbose=False)
+if trainer.is_global_zero:
+    open(f"{sys.argv[1]}/{devices}.json", "w").write(json.dumps(logger.metrics))
+"""
+
+
+@pytest.mark.processes
+def test_two_ranks_report_what_one_does(tmp_path):
+    script = tmp_path / "two_ranks.py"
+    script.write_text(TWO_RANKS)
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    for devices in ("1", "2"):
+        folder = tmp_path / devices
+        folder.mkdir()
+        subprocess.run([sys.executable, script, folder, devices], env=environment, check=True, timeout=120)
+    one, two = (json.loads((tmp_path / d / f"{d}.json").read_text()) for d in ("1", "2"))
+    assert len(one) > 10
+    assert two == pytest.approx(one, abs=1e-6)
+    pictures = [np.asarray(Image.open(tmp_path / d / "figures" / "test" / "worst_mistakes.png")) for d in ("1", "2")]
+    np.testing.assert_array_equal(*pictures)
