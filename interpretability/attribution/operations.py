@@ -80,7 +80,7 @@ class Operations(TorchFunctionMode):
     def finished(self, logits: Tensor) -> Tensor:
         """What the model returned, after its last in-place operation, if every step to it was seen."""
         logits = self.current(logits)
-        self._check_visible([*tensors_in(logits)], "the output")
+        self._check_visible(tensors_in([logits]), "the output")
         return logits
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -88,8 +88,9 @@ class Operations(TorchFunctionMode):
         name, in_place = operation_name(func), changes_in_place(func, args, kwargs)
         if self._now:
             args, kwargs = self.current(tuple(args)), {key: self.current(value) for key, value in kwargs.items()}
-        self._check_visible([*tensors_in(args), *tensors_in(kwargs)], name)
-        if not any(map(self.follows, [*tensors_in(args), *tensors_in(kwargs)])):
+        tensors = tensors_in((*args, *kwargs.values()))
+        self._check_visible(tensors, name)
+        if not any(map(self.follows, tensors)):
             return func(*args, **kwargs)
         if not args:
             raise self.unsupported(f"{name} with its input as a keyword")
@@ -98,7 +99,7 @@ class Operations(TorchFunctionMode):
             func = on_a_copy(func)
         handler = self.handlers.get(name)
         result = func(*args, **kwargs) if handler is None else handler(self, func, args, kwargs)
-        if handler is None and (in_place or name == "setitem" or any(True for _ in tensors_in(result))):
+        if handler is None and (in_place or name == "setitem" or tensors_in([result])):
             raise self.unsupported(name)
         self._follow(result)
         if changed is not None:
@@ -108,7 +109,7 @@ class Operations(TorchFunctionMode):
         return result
 
     def _follow(self, result: Any) -> None:
-        self._followed.update((id(tensor), (tensor, tensor.grad_fn)) for tensor in tensors_in(result))
+        self._followed.update((id(tensor), (tensor, tensor.grad_fn)) for tensor in tensors_in([result]))
 
     def unsupported(self, operation: str) -> UnsupportedOperation:
         """The error for an operation without a rule: where it is, and the rules that exist."""
@@ -118,7 +119,7 @@ class Operations(TorchFunctionMode):
     def only_input(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """The argument that depends on the input, where it is the only one and in its place; else an error."""
         name = operation_name(func)
-        followed = [tensor for tensor in tensors_in([args, kwargs]) if self.follows(tensor)]
+        followed = [tensor for tensor in tensors_in((*args, *kwargs.values())) if self.follows(tensor)]
         if len(followed) > 1:
             raise self.unsupported(f"{name} of values that both depend on the input")
         if args[0] is not followed[0] and name not in COMMUTATIVE:

@@ -1,7 +1,7 @@
 """The names of torch's functions: one for all spellings of an operation, and which operations belong together."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, wraps
 from typing import Any
 
@@ -29,15 +29,15 @@ CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 ALIASES = {"truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "mm": "matmul"}
 
 
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """The tensors in ``value``, looking into lists, tuples and the values of a dict."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
+def tensors_in(values: Iterable) -> list[Tensor]:
+    """The tensors among ``values``, looking into lists and tuples."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += tensors_in(value)
+    return found
 
 
 @cache
