@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("page")
     group.add_argument("--layer", action="append", help="dotted module name, early to late; may be repeated")
     classes = "class index or name; the first is explained, the second stands against it; may be repeated"
-    group.add_argument("--class", dest="classes", action="append", help=f"{classes} (default: the likeliest)")
+    group.add_argument("--target", action="append", help=f"{classes} (default: the likeliest)")
     group.add_argument("--groups", type=int, default=6, help="neuron groups a layer")
     group.add_argument("--pictured", type=int, default=50, help="channels a layer that are visualised, at most 50")
     group.add_argument("--steps", type=int, default=64, help="of each visualisation")
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
     options = PageOptions(
         layers=args.layer or (),
-        classes=given.targets(args.classes or ()),
+        classes=given.targets(args.target or ()),
         n_groups=args.groups,
         pictured=args.pictured,
         steps=args.steps,
