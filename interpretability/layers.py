@@ -70,7 +70,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Inside the block, each forward pass of ``model`` goes on with ``edit(output)`` at ``layer``.
 
-    Where the edit returns None, with the output as it is.
+    Where the edit returns None, with the output as it is. An edit may stack several outputs over the
+    batch; see :func:`separates`.
 
     A layer that works in place hands out the very tensor it was given, so the edit is written into that
     tensor: whoever holds it sees the edit, as they would have seen the layer's own result.
@@ -94,7 +95,7 @@ def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor | None
         edited = edit(output)
         if edited is None:
             return None
-        if edited.shape != output.shape:
+        if edited.shape[1:] != output.shape[1:] or len(edited) % len(output):
             raise ValueError(f"layer {layer!r} returns {tuple(output.shape)}; cannot put {tuple(edited.shape)} there")
         if getattr(module, "inplace", False):
             return output.copy_(edited)
@@ -150,6 +151,21 @@ def forward_from(model: nn.Module, layer: str | None, point: Tensor, x: Tensor) 
         return model(point.clone())
     with replace(model, layer, lambda output: point.clone()):
         return model(x.clone())
+
+
+def separates(model: nn.Module, layer: str, x: Tensor, point: Tensor, logits: Tensor) -> bool:
+    """Whether what is above ``layer`` can be evaluated for many outputs of it while what is below sees ``x`` once.
+
+    It cannot where something leads around the layer, or where rows are counted below and used above. Tried
+    out: ``point``, the layer's output at ``x``, twice over in two orders must give ``logits`` twice over.
+    """
+    try:
+        with torch.no_grad():
+            twice = forward_from(model, layer, torch.cat([point, point.flip(0)]), x)
+    except Exception:  # whatever the model runs into with so many rows
+        return False
+    expected = torch.cat([logits, logits.flip(0)])
+    return twice.shape == expected.shape and torch.allclose(twice, expected, rtol=1e-4, atol=1e-5)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def check_input(x: Tensor) -> None:
         raise TypeError(f"x must be a tensor; got {type(x).__name__}")
     if not x.is_floating_point() or x.ndim < 2:
         raise ValueError(f"x must be a batch (N, …) of floating-point samples; got {x.dtype}, shape {tuple(x.shape)}")
-    if not math.isfinite(x.sum()):  # one pass; only a doubtful sum is worth looking at every value
+    if not math.isfinite(x.detach().sum()):  # one pass; only a doubtful sum is worth looking at every value
         broken = ~torch.isfinite(x).flatten(1).all(dim=1)
         if broken.any():
             raise ValueError(f"x holds NaN or infinite values (first in sample {int(broken.nonzero()[0])})")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, stacked
 from interpretability.gradients import point_gradient
-from interpretability.layers import capture
+from interpretability.layers import capture, separates
 from interpretability.names import unknown
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
 
@@ -51,21 +51,21 @@ class IntegratedGradients(Attribution):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_steps forward and backward passes in batches, and one forward pass for the two ends."""
-        (start, end), difference, target = self._ends(x, target)
+        (start, end), difference, target, below_once = self._ends(x, target)
         integral = torch.zeros_like(end)
         for steps in batches(len(self.alphas), len(x), self.batch_size, "integrated gradients"):
             alphas, weights = (values[steps].to(end) for values in (self.alphas, self.weights))
             k = len(alphas)
             points = torch.lerp(start, end, alphas.view(k, *[1] * end.ndim)).flatten(0, 1)  # (kN, …)
-            seen = x if self.layer is None else stacked(x, k)
+            seen = x if below_once else stacked(x, k)
             gradients = point_gradient(self.model, self.layer, points, seen, repeat_target(target, k))
             integral += torch.tensordot(weights, gradients.view(k, *end.shape), dims=1)
         attribution = (end - start) * integral
         self._check_completeness(attribution, difference)
         return attribution
 
-    def _ends(self, x: Tensor, target: Target) -> tuple[tuple[Tensor, Tensor], Tensor, Target]:
-        """The two ends of the path, the difference in score between them, and the target at ``x``."""
+    def _ends(self, x: Tensor, target: Target) -> tuple[tuple[Tensor, Tensor], Tensor, Target, bool]:
+        """The path's ends, the difference in score, the target at ``x``, and whether the model may see ``x`` once."""
         baseline = torch.as_tensor(self.baseline).to(x)
         both = torch.cat([expanded(baseline, x), x])
         layers = [] if self.layer is None else [self.layer]
@@ -74,7 +74,8 @@ class IntegratedGradients(Attribution):
         target = resolve_target(logits[len(x) :], target)
         before, after = target_scores(logits, repeat_target(target, 2)).chunk(2)
         start, end = (both if self.layer is None else outputs[self.layer]).chunk(2)
-        return (start, end), after - before, target
+        below_once = self.layer is None or separates(self.model, self.layer, x, end, logits[len(x) :])
+        return (start, end), after - before, target, below_once
 
     def _check_completeness(self, attribution: Tensor, difference: Tensor) -> None:
         terms = attribution.flatten(1)

@@ -212,6 +212,35 @@ def test_no_forward_pass_is_larger_than_a_batch_however_many_there_are(name, lay
     assert max(rows) == 9 and sum(rows) > 9
 
 
+class CountsRowsBelow(nn.Module):
+    """Folds rows into positions if it is given more at its layer than it counted before."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        rows = len(x)
+        return (self.conv(x) + 1).relu().view(rows, 4, -1).mean(dim=2)
+
+
+@pytest.mark.parametrize("name", ["IntegratedGradients", "Occlusion"])
+@pytest.mark.parametrize(
+    ("make", "layer", "once"), [(plain, "4", True), (Residual, "conv", False), (CountsRowsBelow, "conv", False)]
+)
+def test_what_is_below_a_layer_runs_once_only_where_that_changes_nothing(name, make, layer, once, x):
+    net, rows = randomised(make()), []
+    handle = net.get_submodule(layer).register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    options = {"IntegratedGradients": {"n_steps": 6}, "Occlusion": {"window": 1, "stride": 1}}[name]
+    together = METHODS[name](net, layer, batch_size=9, **options)(x, 1)
+    handle.remove()
+    assert together.abs().max() > 0
+    assert (max(rows[2:]) == 3) == once
+    for n in range(3):
+        one_by_one = METHODS[name](net, layer, batch_size=1, **options)(x[n : n + 1], 1)
+        torch.testing.assert_close(together[n : n + 1], one_by_one, rtol=1e-9, atol=1e-14)
+
+
 def test_the_global_random_state_is_not_touched(net, x):
     state = torch.get_rng_state()
     for name in ("SmoothGrad", "VarGrad"):
