@@ -10,6 +10,8 @@ from torchvision.ops import SqueezeExcitation
 from interpretability.attribution import DeepLift
 from interpretability.attribution.operations import UnsupportedOperation
 from interpretability.gradients import input_gradient
+from interpretability.images import load_image
+from interpretability.zoo import load_torchvision
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,16 @@ def test_captum_misses_the_sum_where_windows_overlap():
     theirs = CaptumDeepLift(nn.Sequential(nn.Identity(), *model)).attribute(x, baseline, target=1).sum(dim=(1, 2, 3))
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
     assert (theirs - expected).abs().max() > 0.05
+
+
+@pytest.mark.real_data
+def test_the_sum_holds_on_squeezenet_with_its_overlapping_pools(squeezenet_weights, dog_cat_image):
+    model = load_torchvision("squeezenet1_0", str(squeezenet_weights))[0].double()
+    x = load_image(dog_cat_image).double()[None]
+    expected = difference(model, x, torch.zeros_like(x), 243)  # bull mastiff
+    found = DeepLift(model)(x, 243)
+    assert expected.abs() > 1
+    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), expected, rtol=1e-9, atol=0)
 
 
 def test_gates_keep_the_sum():
