@@ -56,6 +56,8 @@ def randomization_figure(evaluation: Evaluation, image: np.ndarray, title: str) 
         for axis, values in zip(row[1:], evaluation.maps[method].cpu().numpy()):
             limit = np.quantile(np.abs(values), 0.995) or 1.0
             axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            if not values.any():
+                axis.text(0.5, 0.5, "zero", transform=axis.transAxes, ha="center", va="center", fontsize=9)
         for axis, similar in zip(row[2:], evaluation.similarity[method]):
             axis.set_title(f"{similar.mean():.2f}", fontsize=9, pad=2)
     for axis in axes.flat:
@@ -73,7 +75,7 @@ def _scale_by_decades(axis: Axes, values: list[float]) -> None:
         axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
         return
     axis.set_xscale("symlog", linthresh=min(large), linscale=0.5)
-    axis.set_xlim(left=-0.3 * min(large))
+    axis.set_xlim(-0.3 * min(large), 2 * max(large))
     ticks = [10.0**power for power in range(-3, 9) if min(large) / 2 <= 10.0**power <= 2 * max(large)]
     axis.set_xticks([0, *ticks[:: 1 + len(ticks) // 5]], minor=False)
     axis.set_xticks([], minor=True)
