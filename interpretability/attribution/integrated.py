@@ -51,13 +51,13 @@ class IntegratedGradients(Attribution):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_steps forward and backward passes in batches, and one forward pass for the two ends."""
-        (start, end), difference, target, below_once = self._ends(x, target)
+        (start, end), difference, target, alone = self._ends(x, target)
         integral = torch.zeros_like(end)
         for steps in batches(len(self.alphas), len(x), self.batch_size, "integrated gradients"):
             alphas, weights = (values[steps].to(end) for values in (self.alphas, self.weights))
             k = len(alphas)
             points = torch.lerp(start, end, alphas.view(k, *[1] * end.ndim)).flatten(0, 1)  # (kN, …)
-            seen = x if below_once else stacked(x, k)
+            seen = x[:1] if alone else stacked(x, k)
             gradients = point_gradient(self.model, self.layer, points, seen, repeat_target(target, k))
             integral += torch.tensordot(weights, gradients.view(k, *end.shape), dims=1)
         attribution = (end - start) * integral
@@ -65,7 +65,7 @@ class IntegratedGradients(Attribution):
         return attribution
 
     def _ends(self, x: Tensor, target: Target) -> tuple[tuple[Tensor, Tensor], Tensor, Target, bool]:
-        """The path's ends, the difference in score, the target at ``x``, and whether the model may see ``x`` once."""
+        """The path's ends, the difference in score, the target at ``x``, and whether the point alone decides it."""
         baseline = torch.as_tensor(self.baseline).to(x)
         both = torch.cat([expanded(baseline, x), x])
         layers = [] if self.layer is None else [self.layer]
@@ -74,8 +74,8 @@ class IntegratedGradients(Attribution):
         target = resolve_target(logits[len(x) :], target)
         before, after = target_scores(logits, repeat_target(target, 2)).chunk(2)
         start, end = (both if self.layer is None else outputs[self.layer]).chunk(2)
-        below_once = self.layer is None or separates(self.model, self.layer, x, end, logits[len(x) :])
-        return (start, end), after - before, target, below_once
+        alone = self.layer is None or separates(self.model, self.layer, x, end, logits[len(x) :])
+        return (start, end), after - before, target, alone
 
     def _check_completeness(self, attribution: Tensor, difference: Tensor) -> None:
         terms = attribution.flatten(1)

@@ -47,7 +47,7 @@ class Occlusion(Attribution):
         target = resolve_target(logits, target)
         whole = target_scores(logits, target)  # (N,)
         point = x if self.layer is None else outputs[self.layer]
-        below_once = self.layer is None or separates(self.model, self.layer, x, point, logits)
+        alone = self.layer is None or separates(self.model, self.layer, x, point, logits)
         masks = window_masks(point, self.window, self.stride)  # (windows, h, w)
         baseline = torch.as_tensor(self.baseline).to(point)
         total = torch.zeros(len(x), masks[0].numel()).to(point)
@@ -55,7 +55,7 @@ class Occlusion(Attribution):
             covered = masks[windows]
             k = len(covered)
             points = torch.where(covered[:, None, None], baseline, point).flatten(0, 1)  # (kN, C, h, w)
-            logits = forward_from(self.model, self.layer, points, x if below_once else stacked(x, k))
+            logits = forward_from(self.model, self.layer, points, x[:1] if alone else stacked(x, k))
             drop = whole - target_scores(logits, repeat_target(target, k)).view(k, len(x))
             total += drop.T @ covered.flatten(1).to(point)
         mean = (total / masks.flatten(1).sum(dim=0)).view(len(x), 1, *point.shape[2:])
