@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib import pyplot
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -187,3 +187,22 @@ def test_samples_move_neither_samplers_nor_random_states(tmp_path):
     assert (rows.sum(1) == 1).all()
     assert torch.equal(loader.dataset.tensors[1][rows.int().argmax(1)], y)
     assert fixed_samples(trainer, module, "val", 10) is None
+
+
+def test_samples_come_through_transfer_hooks_without_augmentation(tmp_path):
+    class Augmenting(LightningDataModule):
+        def train_dataloader(self):
+            return loaders()[0]
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return (batch[0] + 5 * self.trainer.training, batch[1])
+
+    class Late(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            assert trainer.training
+            self.x, _ = fixed_samples(trainer, pl_module, "train", 10)
+            assert trainer.training
+
+    trainer = quiet_trainer(tmp_path, late := Late(), max_epochs=1)
+    trainer.fit(Classifier(), datamodule=Augmenting())
+    assert late.x.max() <= 1
