@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from interpretability.visualization.transforms import Transform
 
 PENALTIES = ("total_variation", "l1", "blur")
+NAMES = {"total_variation": "total variation", "l1": "L1"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def ablation(ink: bool) -> dict[str, Recipe]:
     alone = {"total_variation": 0.03, "l1": 0.1, "blur": 1.0} if ink else ALONE_IN_SCENES
     rows = {"pixels,\nnothing else": Recipe(ink, "pixel", viewed=False)}
     for name, weight in alone.items():
-        rows[f"pixels +\n{name.replace('_', ' ')}"] = Recipe(ink, "pixel", viewed=False, weights={name: weight})
+        rows[f"pixels +\n{NAMES.get(name, name)}"] = Recipe(ink, "pixel", viewed=False, weights={name: weight})
     rows["pixels +\nrandom views"] = Recipe(ink, "pixel")
     rows["Fourier,\nnothing else"] = Recipe(ink, viewed=False)
     rows["the default"] = Recipe(ink, weights=default_weights(ink))
