@@ -173,7 +173,7 @@ def dropout_forward(
     """
     shape = (*p.shape[:-2], *a.shape[-2:]) if isinstance(p, Tensor) else a.shape
     noise = torch.rand(shape, generator=generator, dtype=a.dtype, device=a.device)
-    mask = ((noise >= p) / (1 - p)).to(a.dtype)  # (…, N, K)
+    mask = (noise >= p).to(a.dtype) / (1 - p)  # (…, N, K)
     return a * mask, mask
 
 

@@ -38,5 +38,5 @@ def step_schedules(configs: Iterable[Any], interval: str, count: int) -> None:
     for config in configs:
         if config.interval == interval and count % config.frequency == 0:
             scheduler = config.scheduler
-            if scheduler.last_epoch < getattr(scheduler, "total_steps", float("inf")):
+            if scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", float("inf")):
                 scheduler.step()

@@ -16,9 +16,9 @@ def parse() -> "console.argparse.Namespace":
     """The command line."""
     parser = console.ArgumentParser(prog="regression.py", description=__doc__)
     parser.add_argument("--activation", default="tanh", help=f"the hidden nonlinearity: {', '.join(ACTIVATIONS)}")
-    parser.add_argument("--updates", type=int, default=3000, help="updates of each network, a multiple of 20")
-    parser.add_argument("--learning-rate", type=float, default=0.02, help="Adam's")
-    parser.add_argument("--seeds", type=int, default=3, help="initial weights tried in every fold and setting")
+    parser.add_argument("--updates", type=int, default=2000, help="updates of each network, a multiple of 20")
+    parser.add_argument("--learning-rate", type=float, default=0.05, help="Adam's")
+    parser.add_argument("--seeds", type=int, default=5, help="initial weights tried in every fold and setting")
     parser.add_argument("--final-seeds", type=int, default=20, help="initial weights of the fits that are drawn")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same table")
     parser.add_argument(

@@ -82,10 +82,8 @@ def _draw_errors(axis: Axes, outcomes: Sequence[Outcome]) -> None:
         if len(outcome.variant.settings) > 1 or outcome.variant.stops_early:
             axis.plot(outcome.selected_mse, row, "o", color=GREY, mfc="white", ms=7)
     axis.set_yticks(rows, [outcome.variant.name for outcome in outcomes])
-    axis.set(xlabel="leave-one-out MSE", ylim=(-1.7, len(outcomes) - 0.5), xscale="log")
-    axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axis.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axis.tick_params(axis="x", which="minor", labelsize=9)
+    axis.set(xlabel="leave-one-out MSE", ylim=(-1.7, len(outcomes) - 0.5))
+    axis.set_xlim(left=0)
     axis.grid(axis="x", alpha=0.25)
     axis.set_title("which generalises best?", loc="left")
     handles = [
@@ -106,8 +104,10 @@ def draw_learning_curves(experiment: Experiment, outcomes: Sequence[Outcome]) ->
             stop = outcome.validation[outcome.choice.record]
             axis.plot(outcome.updates, stop, "o", color=ORANGE, ms=7, clip_on=False)
             axis.set_title(outcome.variant.name, loc="left")
-            axis.text(0.97, 0.95, describe(outcome), transform=axis.transAxes, ha="right", va="top", fontsize=10)
-            axis.set(yscale="log", xlim=(0, experiment.updates))
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+            where = {"transform": axis.transAxes, "ha": "right", "va": "top"}
+            axis.text(0.96, 0.96, describe(outcome), fontsize=10, bbox=box, **where)
+            axis.set(yscale="log", xlim=(0, 1.02 * experiment.updates))
             axis.grid(alpha=0.25)
         for axis in axes.flat[len(outcomes) :]:
             axis.set_axis_off()

@@ -34,10 +34,10 @@ class Experiment:
     activation: str = "tanh"
     weight_decays: tuple[float, ...] = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     dropouts: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
-    updates: int = 3000
+    updates: int = 2000
     record_every: int = 20
-    learning_rate: float = 0.02
-    seeds: int = 3
+    learning_rate: float = 0.05
+    seeds: int = 5
     seed: int = 0
 
     @property
