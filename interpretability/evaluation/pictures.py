@@ -63,9 +63,16 @@ def randomization_figure(evaluation: Evaluation, image: np.ndarray, title: str) 
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    for axis, label in zip(axes[-1], ["image", "trained", *(f"↓ {stage}" for stage in stages)]):
+    for axis, label in zip(axes[-1], ["image", "trained", *map(_stage_label, stages)]):
         axis.set_xlabel(label, fontsize=8)
     return figure
+
+
+def _stage_label(name: str) -> str:
+    """A layer's dotted name, without a wrapper's prefix, in lines that fit under a map."""
+    name = name.removeprefix("model.")
+    block, _, last = name.rpartition(".")
+    return f"↓ {block}.\n{last}" if len(name) > 14 else f"↓ {name}"
 
 
 def _scale_by_decades(axis: Axes, values: list[float]) -> None:
