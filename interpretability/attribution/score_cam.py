@@ -22,9 +22,7 @@ class ScoreCAM(ActivationMap):
         batch_size: rows in a forward pass.
     """
 
-    def __init__(
-        self, model: nn.Module, layer: str | None = None, relu: bool = True, batch_size: int = BATCH_SIZE
-    ):
+    def __init__(self, model: nn.Module, layer: str | None = None, relu: bool = True, batch_size: int = BATCH_SIZE):
         super().__init__(model, layer, relu)
         self.batch_size = at_least("batch_size", batch_size, 1)
 

@@ -210,3 +210,26 @@ def test_occlusion_at_a_layer_covers_its_positions(case):
         point, target=TARGET, sliding_window_shapes=(point.shape[1], 2, 2), strides=(1, 1, 1)
     )
     agree(ours, theirs)
+
+
+def test_a_trained_network_of_ours():
+    from datamodules import DigitsDataModule
+    from lit_models import LitCNN
+
+    x, t = DigitsDataModule().probe_batch("train", 200)
+    net = LitCNN(channels=[6, 8], hidden=16, batch_norm=True)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(25):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), t).backward()
+        optimizer.step()
+    net = net.double().eval()
+    assert (net(x.double()).argmax(dim=1) == t).double().mean() > 0.8
+    x, layer = x[:3].double(), net.stages[1]
+    agree(Saliency(net)(x, TARGET), captum.attr.Saliency(net).attribute(x.clone(), TARGET, abs=False))
+    agree(GuidedBackprop(net)(x, TARGET), captum.attr.GuidedBackprop(net).attribute(x.clone(), TARGET))
+    agree(GradCAM(net, "stages.1", relu=False)(x, TARGET), captum.attr.LayerGradCam(net, layer).attribute(x, TARGET))
+    path = captum.attr.LayerIntegratedGradients(net, layer).attribute(x.clone(), target=TARGET, n_steps=20)
+    agree(IntegratedGradients(net, "stages.1", n_steps=20)(x, TARGET), path)
+    path = captum.attr.IntegratedGradients(net).attribute(x.clone(), target=TARGET, n_steps=20)
+    agree(IntegratedGradients(net, n_steps=20)(x, TARGET), path)
