@@ -256,6 +256,16 @@ def test_the_same_seed_gives_the_same_table_for_one_sample_too():
     assert len(first.splitlines()) == 2 + 5
 
 
+def test_more_noise_samples_can_only_find_a_larger_change():
+    model, x = convolutional(), torch.rand(2, 1, 12, 12)
+    saliency = [Explainer("Saliency", Saliency(model), "gradient")]
+    few, many = (
+        evaluate(model, saliency, x, 1, Settings(n_steps=1, n_squares=1, n_stages=1, n_noises=n)).values for n in (1, 6)
+    )
+    few, many = few["Saliency"]["sensitivity"], many["Saliency"]["sensitivity"]
+    assert (many >= few).all() and (many > few).any()
+
+
 def test_maps_of_layers_are_scaled_up_and_magnitudes_have_no_sign():
     maps = importance(torch.tensor([[[[-1.0]], [[3.0]]]]), "magnitude", torch.Size([4, 6]))
     assert torch.equal(maps, torch.full((1, 4, 6), 4.0))
