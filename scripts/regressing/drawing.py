@@ -67,7 +67,7 @@ def _draw_fit(axis: Axes, outcome: Outcome, fit: Fit) -> None:
     axis.vlines(x, t, predictions, color=ORANGE, lw=1.2)
     axis.plot(x, predictions, "D", color=ORANGE, mfc="white", ms=5, clip_on=False)
     axis.plot(x, t, "o", color="black", ms=6, zorder=3, clip_on=False)
-    axis.set(xlim=(0, 1), ylim=(-1.9, 2.4), xlabel="x", ylabel="t")
+    axis.set(xlim=(0, 1), ylim=(-1.9, 2.9), xlabel="x", ylabel="t")
     axis.set_title(outcome.variant.name, loc="left")
     note = f"{describe(outcome)}\ntraining MSE {fit.training_mse:.3g}\nleave-one-out MSE {outcome.loo_mse:.3g}"
     axis.text(0.03, 0.97, note, transform=axis.transAxes, va="top", fontsize=10, linespacing=1.4)

@@ -79,7 +79,7 @@ def bootstrap_interval(values: np.ndarray, seed: int, draws: int = 10_000) -> tu
 
 
 def judge(experiment: Experiment, scores: Scores, variant: Variant) -> Outcome:
-    """Choose by inner points for each outer point and score there; choose once more for the final fit."""
+    """Choose by inner points for each outer point and score there (eq. 2.12); choose once more for the fit."""
     signed = scores.held_out.numpy()  # (E, C, R, N)
     curves = (signed**2).mean(2)  # (E, C, N)
     inner = np.nanmean(scores.inner.numpy(), axis=3)  # (E, C, N): without point i, mean over the others left out

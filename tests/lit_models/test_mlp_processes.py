@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DistributedSampler
 
 from lit_models import LitMLP
 
@@ -27,7 +28,7 @@ trainer = Trainer(
     accelerator="cpu", devices=2, strategy="ddp", max_epochs=5, precision="64-true", logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )
-trainer.fit(mlp, DataLoader(data, batch_size=4))
+trainer.fit(mlp, DataLoader(data, batch_size=4, shuffle=True))
 if trainer.is_global_zero:
     assert trainer.world_size == 2 and trainer.global_step == 20
     torch.save({"weights": mlp.state_dict(), "loss": trainer.callback_metrics["train/loss"]}, sys.argv[1])
@@ -51,17 +52,18 @@ def test_two_ranks_equal_one_process_with_the_same_batches(tmp_path):
     mlp = LitMLP((3,), 1, (6,), weight_decay=0.01, learning_rate=0.05).double()
     start = [p.clone() for p in mlp.parameters()]
     optimizer = mlp.configure_optimizers()
+    samplers = [DistributedSampler(range(32), 2, rank, seed=0) for rank in (0, 1)]  # Lightning's own choice
     for epoch in range(5):
         losses = []
-        # DistributedSampler: shuffled by (0, epoch) where the loader shuffles; here in order, rank by rank
-        for step in range(4):
-            rows = [index for rank in (0, 1) for index in range(rank, 32, 2)[4 * step : 4 * step + 4]]
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        for parts in zip(*(torch.tensor(list(sampler)).split(4) for sampler in samplers)):
+            rows = torch.cat(parts)
             loss, gradients = mlp.loss_and_gradients(x[rows], t[rows])
             losses.append(loss)
             mlp.set_gradients(gradients)
             torch.nn.utils.clip_grad_norm_(mlp.parameters(), 0.5)
             optimizer.step()
-    assert epoch == 4
     assert kept["loss"].item() == pytest.approx(float(torch.stack(losses).mean()), rel=1e-6)
     for (name, p), before in zip(mlp.named_parameters(), start):
         assert (p - before).abs().max() > 1e-3

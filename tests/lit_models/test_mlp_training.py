@@ -6,10 +6,10 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from oracles import mlp_objective
 from torch.utils.data import DataLoader
 
 from lit_models import LitMLP, checks
+from oracles import mlp_objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
 
