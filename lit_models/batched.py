@@ -4,6 +4,7 @@ A tiny network's update is nearly all overhead, which a thousand networks share.
 in the samples they see, in λ and in the probability of dropout; the formulas are those of a single network.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def make_networks(
         return (2 * torch.rand(shape, generator=generator) - 1) * bound
 
     return [
-        (uniform(count, k, d, bound=d**-0.5), uniform(count, k, bound=d**-0.5)) for d, k in zip(sizes, sizes[1:])
+        (uniform(count, k, d, bound=d**-0.5), uniform(count, k, bound=d**-0.5)) for d, k in itertools.pairwise(sizes)
     ]
 
 

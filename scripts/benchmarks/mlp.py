@@ -12,12 +12,12 @@ import warnings
 from collections.abc import Iterator
 
 import torch
-from benchmarks.harness import Result, compare
 from lightning.pytorch import Trainer
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, nn
 
+from benchmarks.harness import Result, compare
 from datamodules.toy import TOY_T, TOY_X
 from lit_models import Adam, LitMLP
 from lit_models.batched import make_networks

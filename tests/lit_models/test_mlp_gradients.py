@@ -131,7 +131,7 @@ def test_a_share_of_zero_holds_a_sample_out():
     from lit_models.network import loss_and_gradients
 
     torch.manual_seed(0)
-    layers = [(torch.randn(4, 2).double(), torch.randn(4).double()), (torch.randn(2, 4).double(), torch.zeros(2).double())]
+    layers = [(torch.randn(k, d).double(), torch.randn(k).double()) for k, d in ((4, 2), (2, 4))]
     x, t = torch.randn(5, 2).double(), torch.randn(5, 2).double()
     share = torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25]).double()[:, None]
     value, gradients = loss_and_gradients(x, t, layers, activation="relu", share=share)

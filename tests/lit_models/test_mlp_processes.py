@@ -39,9 +39,8 @@ if trainer.is_global_zero:
 def test_two_ranks_equal_one_process_with_the_same_batches(tmp_path):
     script, result = tmp_path / "train.py", tmp_path / "result.pt"
     script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(result)], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-W", "ignore", str(script), str(result)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     kept = torch.load(result, weights_only=True)
 

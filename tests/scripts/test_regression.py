@@ -19,8 +19,8 @@ SMALL = Experiment(weight_decays=(0.0, 0.01), dropouts=(0.0, 0.1), updates=40, s
 
 
 def command(*arguments, cwd=ROOT):
-    script = ROOT / "scripts" / "regression.py"
-    return subprocess.run([sys.executable, str(script), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+    script = str(ROOT / "scripts" / "regression.py")
+    return subprocess.run([sys.executable, script, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def random_scores(plan=SMALL, seed=0):
