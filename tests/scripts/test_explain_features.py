@@ -116,7 +116,7 @@ def test_each_digit_is_recognised_afresh(mnist_dir, tmp_path, capsys):
     model = LitCNN(channels=(24, 32), hidden=256, batch_norm=True, learning_rate=0.006)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     trainer = lightning.Trainer(max_epochs=1, limit_val_batches=0, **quiet)
-    trainer.fit(model, MNISTDataModule(data_dir=mnist_dir, batch_size=256))
+    trainer.fit(model, MNISTDataModule(data_dir=str(mnist_dir), batch_size=256))
     trainer.save_checkpoint(tmp_path / "mnist.ckpt", weights_only=True)
     assert inputs.checkpoint_path(str(tmp_path / "mnist.ckpt"))
     call("--model", tmp_path / "mnist.ckpt", "--output", tmp_path)
