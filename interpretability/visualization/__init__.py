@@ -2,13 +2,12 @@
 
 from interpretability.visualization.objectives import Objective, channel, direction, diversity, logit, neuron, odds
 from interpretability.visualization.parameterization import PARAMETERIZATIONS, Fourier, Parameterization, Pixels
-from interpretability.visualization.regularizers import REGULARIZERS, blur, l1, total_variation
+from interpretability.visualization.regularizers import blur, l1, total_variation
 from interpretability.visualization.transforms import Margin, RandomAffine, default_transforms
 from interpretability.visualization.visualize import visualize
 
 __all__ = [
     "PARAMETERIZATIONS",
-    "REGULARIZERS",
     "Fourier",
     "Margin",
     "Objective",

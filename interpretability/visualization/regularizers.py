@@ -33,6 +33,3 @@ def blur(weight: float) -> Regularizer:
         return weight * 0.5 * (images - smooth).square().sum((1, 2, 3))
 
     return penalty
-
-
-REGULARIZERS: dict[str, Callable[[float], Regularizer]] = {"total_variation": total_variation, "l1": l1, "blur": blur}
