@@ -1,6 +1,7 @@
 """MNIST in memory, its official test set untouched until the test stage."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torchvision.datasets import MNIST
@@ -33,7 +34,7 @@ class MNISTDataModule(ClassifierDataModule):
 
     def __init__(
         self,
-        data_dir: str = "data",
+        data_dir: str | Path = "data",
         batch_size: int = 256,
         eval_batch_size: int = 1000,
         num_workers: int = 0,
@@ -53,6 +54,7 @@ class MNISTDataModule(ClassifierDataModule):
         check_at_least("val_size", val_size, 1)
         if val_size >= COUNTS["train"]:
             raise ValueError(f"val_size must be below {COUNTS['train']}, got {val_size}")
+        data_dir = str(data_dir)  # plain data, for the checkpoint
         self.save_hyperparameters()
         self.data_dir, self.val_size, self.split_seed = data_dir, val_size, split_seed
         self.mirrors = tuple(MNIST.mirrors if mirrors is None else mirrors)

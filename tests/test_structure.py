@@ -1,6 +1,9 @@
 """The repository's own rules: who imports whom, what the scripts' configurations name."""
 
 import ast
+import configparser
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,8 +43,6 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_a_package_imports_what_it_may(package):
-    import sys
-
     allowed = MAY_IMPORT[package] | EVERYONE | {package} | set(sys.stdlib_module_names)
     files = list((ROOT / package).rglob("*.py"))
     assert files
@@ -63,8 +64,17 @@ def test_an_experiment_is_one_short_complete_file(path):
 
 
 def test_every_exported_name_exists():
-    import importlib
-
     for package in PACKAGES:
         module = importlib.import_module(package)
         assert module.__all__ and all(hasattr(module, name) for name in module.__all__)
+
+
+def test_every_subpackage_is_installed():
+    """``setup.cfg`` lists its packages by name; a folder that is forgotten would be missing from a wheel."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = set(settings["options"]["packages"].split())
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts) for p in PACKAGES for path in (ROOT / p).rglob("__init__.py")
+    }
+    assert listed == found

@@ -184,3 +184,9 @@ def test_the_official_sets_stay_apart(mnist_dir):
     test = {image.numpy().tobytes() for image in module.splits["test"].inputs}
     assert len(test) == 10_000
     assert not any(image.numpy().tobytes() in test for image in module.splits["train"].inputs)
+
+
+def test_what_a_checkpoint_stores_of_it_is_plain_data(tmp_path):
+    module = MNISTDataModule(tmp_path)
+    torch.save(dict(module.hparams), tmp_path / "hparams.pt")
+    assert torch.load(tmp_path / "hparams.pt", weights_only=True)["data_dir"] == str(tmp_path)
