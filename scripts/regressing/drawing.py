@@ -108,6 +108,8 @@ def draw_learning_curves(experiment: Experiment, outcomes: Sequence[Outcome]) ->
             where = {"transform": axis.transAxes, "ha": "right", "va": "top"}
             axis.text(0.96, 0.96, describe(outcome), fontsize=10, bbox=box, **where)
             axis.set(yscale="log", xlim=(0, 1.02 * experiment.updates))
+            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+            axis.xaxis.set_tick_params(labelbottom=True)
             axis.grid(alpha=0.25)
         for axis in axes.flat[len(outcomes) :]:
             axis.set_axis_off()

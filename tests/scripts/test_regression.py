@@ -10,6 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+import console
+import regression
+from lit_models.functional import ACTIVATIONS
 from regressing import experiment, selection
 from regressing.experiment import PAIRS, SINGLES, Experiment, Scores
 
@@ -18,9 +21,12 @@ N = 11
 SMALL = Experiment(weight_decays=(0.0, 0.01), dropouts=(0.0, 0.1), updates=40, seeds=2)
 
 
-def command(*arguments, cwd=ROOT):
-    script = str(ROOT / "scripts" / "regression.py")
-    return subprocess.run([sys.executable, script, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+def command(monkeypatch, *arguments):
+    """Run the script's main in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["regression.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        console.run(regression.main)
+    return left.value.code
 
 
 def random_scores(plan=SMALL, seed=0):
@@ -110,21 +116,21 @@ def test_bootstrap_interval_covers_a_known_mean():
     assert selection.bootstrap_interval(np.full(5, 2.0), 0) == (2.0, 2.0)
 
 
-def test_command_writes_everything_and_repeats_itself(tmp_path):
+def test_command_writes_everything_and_repeats_itself(tmp_path, monkeypatch, capsys):
     options = ["--updates", "40", "--seeds", "1", "--final-seeds", "2", "--weight-decays", "0", "0.01"]
     options += ["--dropouts", "0", "0.1", "--activation", "silu"]
     tables = []
     for name in ("a", "b"):
-        done = command(*options, "--output", str(tmp_path / name))
-        assert done.returncode == 0, done.stderr
+        assert command(monkeypatch, *options, "--output", str(tmp_path / name)) == 0
         with (tmp_path / name / "regression.csv").open() as file:
             tables.append([{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)])
     assert tables[0] == tables[1]
+    printed = capsys.readouterr().out
     names = [row["variant"] for row in tables[0]]
     assert names == ["none", "early stopping", "weight decay", "dropout", "best combination"]
     for row in tables[0]:
         assert float(row["loo_low"]) <= float(row["loo_mse"]) <= float(row["loo_high"])
-        assert row["variant"] in done.stdout
+        assert row["variant"] in printed
     assert tables[0][0]["selected_loo_mse"] == "" and float(tables[0][1]["selected_loo_mse"]) > 0
     for picture in ("regression", "learning_curves", "selection"):
         with Image.open(tmp_path / "a" / f"{picture}.png") as image:
@@ -145,12 +151,7 @@ def test_command_writes_everything_and_repeats_itself(tmp_path):
     ],
 )
 def test_command_refuses(arguments, message, monkeypatch, capsys):
-    import regression
-
-    monkeypatch.setattr(sys, "argv", ["regression.py", *arguments])
-    with pytest.raises(SystemExit) as left:
-        regression.console.run(regression.main)
-    assert left.value.code == 2
+    assert command(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error and len(error.splitlines()) <= 5
 
@@ -172,6 +173,5 @@ except SystemExit:
 
 def test_activations_offered_are_those_there_are():
     import regression
-    from lit_models.functional import ACTIVATIONS
 
     assert set(regression.ACTIVATIONS) == set(ACTIVATIONS)
