@@ -111,11 +111,14 @@ class SemanticDictionary:
     activations: Tensor
 
     def leaders(self, count: int) -> list[int]:
-        """The at most ``count`` channels that are active and first at the most places, ties by lower index."""
-        first = self.channels[:, 0][self.activations[:, 0] > 0]
-        places = torch.bincount(first.flatten()) if first.numel() else torch.zeros(0)
-        order = places.argsort(descending=True, stable=True)[:count].tolist()
-        return [channel for channel in order if places[channel] > 0]
+        """The at most ``count`` channels that lead at most places: by Σ activation² where they are listed.
+
+        The square gives places that fire strongly more say than a background that fires a little everywhere.
+        """
+        strength = self.activations.clamp(min=0).square().flatten()
+        totals = strength.new_zeros(int(self.channels.max()) + 1).index_add(0, self.channels.flatten(), strength)
+        order = totals.argsort(descending=True, stable=True)[:count].tolist()
+        return [channel for channel in order if totals[channel] > 0]
 
 
 def semantic_dictionary(model: nn.Module, layer: str, x: Tensor, top: int = 5) -> SemanticDictionary:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from interpretability.adversarial import measure_noise, pgd, quantize
+from interpretability.adversarial import pgd, quantize
 from interpretability.attribution.base import check_input
 from interpretability.layers import evaluating, find_layer
 from interpretability.page.cache import PictureCache
@@ -160,7 +160,6 @@ def _noise(twin: Tensor, x: Tensor, epsilon: float) -> dict[str, object]:
         "picture": picture((0.5 + change / (2 * largest or 1.0))[0]),
         "epsilon": epsilon,
         "largest": round(largest * 255),
-        "psnr": float(measure_noise(twin, x)["psnr"]) if largest else None,
     }
 
 

@@ -62,7 +62,7 @@ def digest(*parts: object) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             found.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-            found.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            found.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         else:
             found.update(repr(part).encode())
         found.update(b"\0")

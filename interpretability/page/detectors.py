@@ -12,7 +12,7 @@ from interpretability.layers import evaluating, forward_to
 from interpretability.page.cache import PictureCache, digest, model_digest
 from interpretability.visualization import Objective, channel, direction, visualize
 
-SIDE, STEPS, BATCH = 96, 64, 16
+SIDE, STEPS, BATCH = 96, 64, 25
 DIRECTION_DIGITS = 3  # directions are rounded before they are drawn, so that rounding elsewhere keeps them in the cache
 
 

@@ -21,7 +21,7 @@ function choose(id, index) {
 }
 
 function startControls() {
-  segmented("views", [[0, "Photo"], [1, "Adversarial twin"]], state.view, (view) => update({ view }));
+  segmented("views", [[0, "Photo"], [1, "Twin", "The adversarial twin"]], state.view, (view) => update({ view }));
   segmented("layers", page.layers.map((layer, i) => [i, layer.name, `${layer.grid.join(" × ")} places, ${layer.channels} detectors`]), state.layer, (layer) => update({ layer }));
   segmented("modes", MODES, state.mode, (mode) => update({ mode, group: null }));
   for (const [id, extra] of [["first", []], ["second", [[-1, "nothing"]]]]) {

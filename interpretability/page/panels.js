@@ -144,11 +144,11 @@ function drawPredictions() {
 
 function drawTwin() {
   const [photo, twin] = page.views.map((view) => view.predictions[0]);
-  const { largest, psnr, picture } = page.noise;
+  const { largest, picture } = page.noise;
   const fooled = photo[0] !== twin[0];
   $("twin-text").textContent = !largest
     ? "No change was allowed, so the twin is the photo."
-    : `No pixel differs by more than ${largest} of 255 levels (PSNR ${psnr.toFixed(0)} dB), and yet ` +
+    : `No pixel differs by more than ${largest} of 255 levels, and yet ` +
       (fooled ? `the network now says ${twin[0]}. Look inside it: what changed is which detectors fire, not what you see.`
         : `nothing within reach made the network change its mind: it still says ${twin[0]}.`);
   const figure = (uri, title, text, ...more) => {

@@ -15,6 +15,7 @@ from interpretability.page.encoding import overlay
 
 FOR, AGAINST, EITHER = (240, 138, 36), (52, 120, 246), (190, 72, 214)
 CLIPPED = 0.995  # the share of pixels below full opacity
+GAMMA = 0.7  # brightens what is weak
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,16 @@ def saliency_maps(
             entry: dict[str, object] = {"title": shown.title, "text": shown.text, "signed": shown.signed}
             options = _options(shown, x.shape, layer)
             try:
-                entry["maps"] = []
+                maps_by_image = []
                 for image in x:
                     keys = [digest(digest_of_model, image, k, shown.name, *sorted(options.items())) for k in classes]
                     maps = _cached(cache, keys, lambda: _maps(model, image, classes, shown, options), x.shape[2:])  # noqa: B023
                     colors = (FOR, AGAINST) if shown.signed else (EITHER, EITHER)
-                    entry["maps"].append([overlay(one, *colors) for one in maps])
+                    maps_by_image.append([overlay(one, *colors) for one in maps])
                     bar.update()
+                found.append({**entry, "maps": maps_by_image})
             except (ValueError, TypeError, NotImplementedError) as error:
-                entry = {**entry, "maps": None, "missing": str(error)}
-            found.append(entry)
+                found.append({**entry, "maps": None, "missing": str(error)})
     return found
 
 
@@ -89,7 +90,7 @@ def _options(shown: Shown, shape: Sequence[int], layer: str) -> dict[str, object
 
 
 def _maps(model: nn.Module, image: Tensor, classes: Sequence[int], shown: Shown, options: dict) -> Tensor:
-    """The method's maps (K, H, W), clipped and scaled to [-1, 1]."""
+    """The method's maps (K, H, W), clipped, scaled to [-1, 1] and brightened."""
     targets = torch.tensor(classes, device=image.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "integrated gradients miss completeness")  # a picture needs fewer steps
@@ -98,4 +99,5 @@ def _maps(model: nn.Module, image: Tensor, classes: Sequence[int], shown: Shown,
     if flat.shape[1:] != image.shape[1:]:
         flat = F.interpolate(flat[:, None], image.shape[1:], mode="bilinear", align_corners=False)[:, 0]
     scale = flat.abs().flatten(1).quantile(CLIPPED, dim=1).clamp(min=torch.finfo(flat.dtype).tiny)
-    return (flat / scale[:, None, None]).clamp(-1, 1)
+    scaled = (flat / scale[:, None, None]).clamp(-1, 1)
+    return scaled.sign() * scaled.abs() ** GAMMA

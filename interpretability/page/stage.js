@@ -30,7 +30,7 @@ function drawDetector(context, layer, channel, x, y, width, height) {
 }
 
 function drawFromSheet(context, sheet, layer, position, count, x, y, width, height) {
-  const [w, h] = [sheet.naturalWidth / Math.min(layer.columns, Math.max(count, layer.columns)), sheet.naturalHeight / Math.ceil(count / layer.columns)];
+  const [w, h] = [sheet.naturalWidth / layer.columns, sheet.naturalHeight / Math.ceil(count / layer.columns)];
   context.imageSmoothingEnabled = w > 40;
   context.drawImage(sheet, (position % layer.columns) * w, Math.floor(position / layer.columns) * h, w, h, x, y, width, height);
 }

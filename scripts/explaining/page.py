@@ -43,10 +43,19 @@ def run(args: argparse.Namespace) -> None:
         progress=True,
     )
     cache = PictureCache(args.cache)
-    model_name = Path(args.model).stem if inputs.checkpoint_path(args.model) else args.model
+    model_name = called(args.model)
     for image, name in zip(given.images, given.names):
         html = build_page(
             given.model, image, given.class_names, model_name=model_name, image_name=name, options=options, cache=cache
         )
         path = write_page(html, args.output / f"{name}.html")
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+def called(model: str) -> str:
+    """What the page calls the model: its name; of a run's checkpoint the experiment, of another its file."""
+    path = inputs.checkpoint_path(model)
+    if path is None:
+        return model
+    parents = path.resolve().parents
+    return parents[2].name if len(parents) > 3 and path.parent.name == "checkpoints" else path.stem

@@ -116,12 +116,12 @@ def test_dictionary_holds_the_strongest_channels_in_order(tower, images):
     assert semantic_dictionary(tower, "early", images, top=99).channels.shape[1] == 4
 
 
-def test_leaders_are_first_at_most_places_and_active():
+def test_leaders_fire_strongly_at_many_places():
     model = nn.Sequential(nn.Identity(), nn.Flatten())
     x = torch.zeros(1, 4, 2, 3)
-    x[0, 2, :, :2], x[0, 1, 0, 2] = 1.0, 3.0  # channel 2 first at 4 places, 1 at one; at (1, 2) nothing fires
-    assert semantic_dictionary(model, "0", x, top=2).leaders(5) == [2, 1]
-    assert semantic_dictionary(model, "0", x, top=2).leaders(1) == [2]
+    x[0, 2, :, :2], x[0, 1, 0, 2], x[0, 3, 1, 2] = 1.0, 3.0, 1.5  # squares: 4 for channel 2, 9 for 1, 2.25 for 3
+    assert semantic_dictionary(model, "0", x, top=2).leaders(5) == [1, 2, 3]
+    assert semantic_dictionary(model, "0", x, top=2).leaders(1) == [1]
     assert semantic_dictionary(model, "0", -x - 1, top=2).leaders(5) == []
 
 
