@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("images", nargs="*", type=Path, help="image files or folders of them; none: samples of --data")
     group.add_argument("--model", required=True, help="a torchvision name, or a checkpoint (or run folder) of ours")
     group.add_argument("--weights", help="for a torchvision name: weights by name, such as DEFAULT, or a local file")
-    group.add_argument("--data", choices=("digits", "mnist"), default="digits", help="where samples come from")
-    group.add_argument("--data-dir", type=Path, default=Path("data"), help="where the MNIST files are")
+    group.add_argument("--data", choices=("digits", "mnist"), help="where samples come from; default: what it was trained on")
+    group.add_argument("--data-dir", type=Path, help="where the MNIST files are; default: where training found them")
     group.add_argument("--split", choices=SPLITS, default="val", help="which samples")
     group.add_argument("--samples", type=int, default=8, help="how many samples")
 
@@ -79,6 +79,7 @@ def load(args: argparse.Namespace) -> Inputs:
     class_names = [str(digit) for digit in range(model.hparams["num_outputs"])]
     if args.images:
         return Inputs(model, *_stacked(args.images, images.load_digit), class_names)
+    choose_data(args, checkpoint)
     x, names, labels = samples(args)
     return Inputs(model, x, names, class_names, labels)
 
@@ -112,6 +113,15 @@ def load_checkpoint(path: Path) -> Any:
     if kind is None:
         raise console.UserError(f"{path}: neither a LitCNN nor a LitMLP")
     return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+
+
+def choose_data(args: argparse.Namespace, checkpoint: Path) -> None:
+    """Fill in ``--data`` and ``--data-dir`` from the data that the checkpoint was trained on."""
+    import torch
+
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True).get("datamodule_hyper_parameters", {})
+    args.data = args.data or ("mnist" if "data_dir" in stored else "digits")
+    args.data_dir = args.data_dir or Path(stored.get("data_dir", "data"))
 
 
 def samples(args: argparse.Namespace) -> tuple["Tensor", list[str], "Tensor"]:
