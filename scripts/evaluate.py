@@ -9,7 +9,8 @@ from training import arguments
 HELP = """usage: evaluate.py CHECKPOINT [--data.… --trainer.…]
 
 Repeat the test stage of a finished run from one of its checkpoints (or the run's folder: its best).
-The run's own config.yaml rebuilds model and data; any option of train.py overrides it.
+The run's own config.yaml rebuilds model and data; any option of train.py overrides it. Pictures go into the
+run's folder, under evaluation/.
 """
 
 
@@ -24,7 +25,8 @@ def main() -> int | None:
     if not checkpoint.is_file():
         raise console.UserError(f"there is no checkpoint {checkpoint}")
     config = arguments.config_beside(checkpoint)
-    parsed = arguments.Arguments(config.parent.parent.name, [config], words[1:])
+    pictures = f"--trainer.default_root_dir={config.parent / 'evaluation'}"
+    parsed = arguments.Arguments(config.parent.parent.name, [config], [pictures, *words[1:]])
 
     from training import session
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -140,16 +141,23 @@ def test_signals_end_a_run_with_a_checkpoint_to_go_on_from(here, signum, code):
     LitMLP.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def test_evaluate_repeats_the_test_stage(here, capsys):
+def test_evaluate_repeats_the_test_stage(here, capsys, monkeypatch):
     assert train("digits", *SMALL) == 0
     trained = capsys.readouterr().out
     run = only_run(here, "digits")
-    checkpoint = run / "checkpoints" / "best.ckpt"
-    parsed = arguments.Arguments("digits", [arguments.config_beside(checkpoint)], [])
-    session.evaluate(parsed, checkpoint)
-    evaluated = capsys.readouterr().out
-    assert "test/accuracy " in evaluated
-    assert [line for line in trained.splitlines() if line.startswith("test/")] == evaluated.strip().splitlines()
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(run), "--data.eval_batch_size=100"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="__main__")
+    assert stop.value.code == 0
+    evaluated = capsys.readouterr().out.strip().splitlines()
+    assert [line.split()[0] for line in evaluated] == [
+        w.split()[0] for w in trained.splitlines() if w.startswith("test/")
+    ]
+    assert [line for line in evaluated if "accuracy" in line] == [
+        w for w in trained.splitlines() if "test/accuracy" in w
+    ]
+    assert (run / "evaluation" / "figures" / "test" / "confusion_matrix.png").is_file()
+    assert sorted(path.name for path in here.iterdir()) == ["runs"]
 
 
 def test_help_is_quick_and_needs_no_torch():
