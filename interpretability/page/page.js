@@ -1,6 +1,6 @@
 // Controls, keyboard, theme, and the start.
 
-const MODES = [["evidence", "Evidence"], ["detectors", "Detectors"], ["groups", "Groups"], ["photo", "Photo"]];
+const MODES = [["evidence", "Evidence"], ["detectors", "Detectors"], ["groups", "Groups"], ["plain", "Plain"]];
 
 /** Radio buttons that look like one segmented control; options are [value, label, tooltip]. */
 function segmented(id, options, current, onChoose) {
@@ -21,7 +21,7 @@ function choose(id, index) {
 }
 
 function startControls() {
-  segmented("views", [[0, "Photo"], [1, "Twin", "The adversarial twin"]], state.view, (view) => update({ view }));
+  segmented("views", [[0, "Original"], [1, "Twin", "The adversarial twin"]], state.view, (view) => update({ view }));
   segmented("layers", page.layers.map((layer, i) => [i, layer.name, `${layer.grid.join(" × ")} places, ${layer.channels} detectors`]), state.layer, (layer) => update({ layer }));
   segmented("modes", MODES, state.mode, (mode) => update({ mode, group: null }));
   for (const [id, extra] of [["first", []], ["second", [[-1, "nothing"]]]]) {

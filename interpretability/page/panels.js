@@ -45,7 +45,7 @@ function drawChannels() {
   sums.sort((a, b) => b[1] - a[1]);
   const largest = Math.max(Math.abs(sums[0][1]), Math.abs(sums.at(-1)[1]));
   const list = (side, rows) => $(`channels-${side}`).replaceChildren(...rows.map(([channel, value]) => {
-    const item = el("li", {}, tile(layer, channel), bar(value, largest, side), el("b", {}, magnitude(Math.abs(value))), ` · ${channel}`);
+    const item = el("li", {}, tile(layer, channel), bar(value, largest, side), el("b", {}, magnitude(Math.abs(value))), el("small", {}, `no. ${channel}`));
     item.addEventListener("pointerenter", () => update({ channel }));
     item.addEventListener("pointerleave", () => update({ channel: null }));
     return item;
@@ -147,7 +147,7 @@ function drawTwin() {
   const { largest, picture } = page.noise;
   const fooled = photo[0] !== twin[0];
   $("twin-text").textContent = !largest
-    ? "No change was allowed, so the twin is the photo."
+    ? "No change was allowed, so the twin is the original."
     : `No pixel differs by more than ${largest} of 255 levels, and yet ` +
       (fooled ? `the network now says ${twin[0]}. Look inside it: what changed is which detectors fire, not what you see.`
         : `nothing within reach made the network change its mind: it still says ${twin[0]}.`);
@@ -159,7 +159,7 @@ function drawTwin() {
   const look = el("button", { type: "button", textContent: "Look inside the twin" });
   look.addEventListener("click", () => { choose("views", 1); window.scrollTo({ top: 0 }); stage.focus(); });
   $("twin").replaceChildren(
-    figure(page.views[0].picture, "The photo", `${photo[0]}, ${percent(photo[1])}`),
+    figure(page.views[0].picture, "The original", `${photo[0]}, ${percent(photo[1])}`),
     figure(picture, "The change", largest ? `shown ${Math.max(1, Math.round(127 / largest))} times as strong` : "none"),
     figure(page.views[1].picture, "Its twin", `${twin[0]}, ${percent(twin[1])}`, el("br"), look));
 }

@@ -16,7 +16,7 @@ const CAPTIONS = {
   ],
   detectors: () => ["At each place, the detector that fires most there; the larger, the more it fires. This is the picture in the layer’s own words."],
   groups: () => ["At each place, the colour of the neuron group that fires most there. Point at a group further down to see it alone."],
-  photo: () => ["The picture as the network gets it."],
+  plain: () => ["The picture as the network gets it."],
 };
 
 /** Draw a detector's picture, or the piece of the photo where it fires most, into a rectangle. */
@@ -106,7 +106,7 @@ const PAINTERS = {
     });
     drawSquares(context, strongest, (value, i, ...box) => square(context, groupColor(owners[i]), ...box));
   },
-  photo() {},
+  plain() {},
 };
 
 /** The places (G · h · w) of the layer's groups in the picture now shown. */
