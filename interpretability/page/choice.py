@@ -20,11 +20,16 @@ class Candidate:
     output: tuple[int, int]  # the tensor's place in memory and its version
     pooled: bool
 
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """What speaks for showing it: it is no pooled copy of an earlier one, it is a block and no part of one."""
+        return not self.pooled, self.name.count(".") < USUAL_DEPTH
+
 
 def choose_layers(model: nn.Module, x: Tensor, count: int = 4) -> list[str]:
     """Up to ``count`` layers with maps, early to late, for images ``x`` (1, C, H, W).
 
-    The last layer of each resolution, coarsest preferred; then blocks between them. Class maps, as wide as
+    The last block of each resolution, coarsest preferred; then blocks between them. Class maps, as wide as
     the logits, are left out.
 
     Raises:
@@ -33,9 +38,12 @@ def choose_layers(model: nn.Module, x: Tensor, count: int = 4) -> list[str]:
     candidates = _candidates(model, x)
     if not candidates:
         raise ValueError(f"no layer of {type(model).__name__} puts out maps (N, C, h, w) with more than one place")
-    last = {candidate.side: index for index, candidate in enumerate(candidates)}
-    chosen = sorted(last.values())[-count:]
-    blocks = [index for index, c in enumerate(candidates) if c.name.count(".") < USUAL_DEPTH and not c.pooled]
+    best: dict[tuple[int, int], int] = {}
+    for index, candidate in enumerate(candidates):
+        if candidate.side not in best or candidate.rank >= candidates[best[candidate.side]].rank:
+            best[candidate.side] = index
+    chosen = sorted(best.values())[-count:]
+    blocks = [index for index, candidate in enumerate(candidates) if candidate.rank == (True, True)]
     while len(chosen) < count:
         gaps = {index: min(abs(index - other) for other in [-1, *chosen]) for index in blocks if index < chosen[-1]}
         widest = max(gaps, key=lambda index: gaps[index], default=None)
@@ -57,6 +65,7 @@ def _candidates(model: nn.Module, x: Tensor) -> list[Candidate]:
         side = (output.shape[2], output.shape[3])
         one = Candidate(name, side, (output.data_ptr(), output._version), "Pool" in type(module).__name__)
         if found and found[-1].output == one.output:
+            one.pooled = found[-1].pooled = one.pooled or found[-1].pooled
             if abs(name.count(".") + 1 - USUAL_DEPTH) < abs(found[-1].name.count(".") + 1 - USUAL_DEPTH):
                 found[-1] = one
         else:
