@@ -70,7 +70,7 @@ def relu_forward(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def relu_backward(da: Tensor, a: Tensor) -> Tensor:
     """``dz = da`` where a > 0, else 0 (eq. 1.6)."""
-    return da * (a > 0)
+    return da * a.sign()
 
 
 def leaky_relu_forward(z: Tensor) -> tuple[Tensor, Tensor]:

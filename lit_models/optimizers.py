@@ -7,24 +7,21 @@ its ``.grad`` is ever tied to them, so moving, copying or reloading a model cann
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 16  # elements that stay in a core's cache while one update's operations pass over them
-
 
 class Flat:
-    """One group's working memory: gradient, update and state, with views shaped as the parameters."""
+    """One group's working memory: gradient and state in flat buffers, with views shaped as the parameters."""
 
     def __init__(self, params: list[Tensor], state: dict[Tensor, dict[str, Any]], slots: tuple[str, ...]):
         if len({(p.dtype, p.device) for p in params}) > 1:
             raise ValueError("the parameters of one group must share one dtype and device")
         self.params = params
         self.gradient, self.gradients = self._buffer()
-        self.update, self.updates = self._buffer()
         self.names = slots
         self.slots, self.views = [], []
         for slot in slots:
@@ -57,17 +54,9 @@ class Flat:
         state = self._state[params[0]]
         return state.get("step") is self.step and all(state[s] is v[0] for s, v in zip(self.names, self.views))
 
-    def chunks(self) -> Iterator[tuple[Tensor, ...]]:
-        """(gradient, update, *state) in pieces that fit the cache."""
-        whole = (self.gradient, self.update, *self.slots)
-        if self.gradient.numel() <= CHUNK or self.gradient.is_cuda:
-            yield whole
-        else:
-            yield from zip(*(buffer.split(CHUNK) for buffer in whole))
-
 
 class FlatOptimizer(torch.optim.Optimizer):
-    """Gathers a group's gradients, asks `_update` for the change, and adds it to the parameters."""
+    """Gathers a group's gradients into one buffer and leaves the rest to `_update`."""
 
     SLOTS: ClassVar[tuple[str, ...]] = ()
 
@@ -91,8 +80,7 @@ class FlatOptimizer(torch.optim.Optimizer):
                     flat = self._flats[index] = Flat(params, self.state, self._slots(group))
                 torch._foreach_copy_(flat.gradients, [p.grad for p in params])
                 flat.step += 1
-                scale = self._update(flat, group)
-                torch._foreach_add_(params, flat.updates, alpha=scale)
+                self._update(flat, group)
         return result
 
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
@@ -108,8 +96,8 @@ class FlatOptimizer(torch.optim.Optimizer):
     def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
         return self.SLOTS
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
-        """Fill ``flat.update`` with u and return s, so that s u is the change of the parameters."""
+    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
+        """Change the parameters; the gradient's buffer may be overwritten on the way."""
         raise NotImplementedError
 
 
@@ -135,18 +123,15 @@ class SGD(FlatOptimizer):
     def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
         return self.SLOTS if group["momentum"] else ()
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
-        momentum = group["momentum"]
-        if not momentum:
-            flat.update.copy_(flat.gradient)  # u = g   eq. 2.1
-            return -group["lr"]
-        for g, u, v in flat.chunks():
-            v.mul_(momentum).add_(g)  # v ← μ v + g   eq. 2.2
+    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
+        g, change, momentum = flat.gradient, flat.gradients, group["momentum"]  # θ ← θ − η g   eq. 2.1
+        if momentum:
+            v = flat.slots[0].mul_(momentum).add_(g)  # v ← μ v + g   eq. 2.2
             if group["nesterov"]:
-                torch.add(g, v, alpha=momentum, out=u)  # u = g + μ v   eq. 2.3
+                g.add_(v, alpha=momentum)  # g + μ v   eq. 2.3
             else:
-                u.copy_(v)  # u = v   eq. 2.2
-        return -group["lr"]
+                change = flat.views[0]
+        torch._foreach_add_(flat.params, change, alpha=-group["lr"])
 
 
 class Adam(FlatOptimizer):
@@ -170,15 +155,15 @@ class Adam(FlatOptimizer):
         _check_range("eps", eps, 0.0, math.inf)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, **more})
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
+    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
         (beta1, beta2), step = group["betas"], flat.step.item()
+        g, (m, v) = flat.gradient, flat.slots
         root = math.sqrt(1 - beta2**step)
-        eps = group["eps"] * root
-        for g, u, m, v in flat.chunks():
-            m.lerp_(g, 1 - beta1)  # m ← β₁ m + (1 − β₁) g   eq. 2.4
-            v.lerp_(torch.mul(g, g, out=u), 1 - beta2)  # v ← β₂ v + (1 − β₂) g²   eq. 2.4
-            torch.div(m, torch.sqrt(v, out=u).add_(eps), out=u)  # u = m / (√v + ε √(1 − β₂ᵗ))   eq. 2.6
-        return -group["lr"] * root / (1 - beta1**step)
+        m.lerp_(g, 1 - beta1)  # m ← β₁ m + (1 − β₁) g   eq. 2.4
+        v.lerp_(g.mul_(g), 1 - beta2)  # v ← β₂ v + (1 − β₂) g²   eq. 2.4
+        torch.sqrt(v, out=g).add_(group["eps"] * root)
+        scale = -group["lr"] * root / (1 - beta1**step)
+        torch._foreach_addcdiv_(flat.params, flat.views[0], flat.gradients, value=scale)  # eq. 2.6
 
 
 class AdamW(Adam):
@@ -203,10 +188,10 @@ class AdamW(Adam):
         _check_range("weight_decay", weight_decay, 0.0, math.inf)
         super().__init__(params, lr, betas, eps, weight_decay=weight_decay)
 
-    def _update(self, flat: Flat, group: dict[str, Any]) -> float:
+    def _update(self, flat: Flat, group: dict[str, Any]) -> None:
         if group["weight_decay"]:
             torch._foreach_mul_(flat.params, 1 - group["lr"] * group["weight_decay"])  # eq. 2.7
-        return super()._update(flat, group)
+        super()._update(flat, group)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -37,10 +37,8 @@ def assert_same(ours, theirs, tolerance=1e-10):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("chunk", [1 << 16, 5])
 @pytest.mark.parametrize("case", CASES)
-def test_follows_torch(case, chunk, monkeypatch):
-    monkeypatch.setattr("lit_models.optimizers.CHUNK", chunk)
+def test_follows_torch(case):
     make, oracle, options = CASES[case]
     ours, theirs, start = parameters(), parameters(), parameters()
     run(make(ours, **options), ours, 200)
