@@ -63,7 +63,7 @@ function groupPlace(group) {
   const values = groupPlaces().slice(group * rows * columns, (group + 1) * rows * columns);
   const largest = values.reduce((most, value) => Math.max(most, value), 0) || 1;
   const pixels = mask.getContext("2d").createImageData(columns, rows);
-  values.forEach((value, i) => { pixels.data[4 * i + 3] = 255 * (0.12 + 0.88 * Math.min(1, (1.6 * value) / largest)); });
+  values.forEach((value, i) => { pixels.data[4 * i + 3] = 255 * (0.1 + 0.9 * Math.sqrt(value / largest)); });
   mask.getContext("2d").putImageData(pixels, 0, 0);
   const canvas = el("canvas", { className: "tile", width: 192, height: 192 });
   canvas.setAttribute("role", "img");
