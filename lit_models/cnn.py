@@ -79,10 +79,18 @@ class LitCNN(LightningModule):
         check_range("weight_decay", weight_decay, 0)
         check_range("learning_rate", learning_rate, 0)
         check_range("convs_per_stage", convs_per_stage, 1)
+        check_range("hidden", hidden, 1)
+        check_range("num_outputs", num_outputs, 1)
+        check_range("kernel_size", kernel_size, 1)
+        check_range("the smallest of channels", min(channels, default=1), 1)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         if schedule not in ("one_cycle", "constant"):
             raise ValueError(f"unknown schedule {schedule!r}; there are: one_cycle, constant")
+        if len(input_shape) != 3:
+            raise ValueError(f"LitCNN takes images of input_shape (C, H, W), got {tuple(input_shape)}")
         depth, height, width = input_shape
         shrunk = min(height, width) >> len(channels)
         if not channels or shrunk < 1:

@@ -5,6 +5,7 @@ does not ask autograd: `LitMLP.loss_and_gradients` computes every gradient by th
 `lit_models.functional`, and the optimisers of `lit_models.optimizers` apply them.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -127,7 +128,7 @@ class LitMLP(LightningModule):
             dropout=self._dropout if self.training else 0.0,
             weight_decay=self._penalty,
         )
-        return value, dict(zip(self._names, (g for pair in gradients for g in pair)))
+        return value, dict(zip(self._names, itertools.chain.from_iterable(gradients)))
 
     def input_gradient(self, x: Tensor, target: Any = None) -> Tensor:
         """∂score/∂x, shaped as x (N, *input_shape), by the same formulas and without dropout (eq. 1.18).

@@ -7,6 +7,7 @@ its ``.grad`` is ever tied to them, so moving, copying or reloading a model cann
 """
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -47,7 +48,7 @@ class Flat:
 
     def holds(self, params: list[Tensor]) -> bool:
         """Whether this is still the memory of ``params`` and of the optimiser's state."""
-        if len(params) != len(self.params) or any(a is not b for a, b in zip(params, self.params)):
+        if len(params) != len(self.params) or not all(map(operator.is_, params, self.params)):
             return False
         if (params[0].device, params[0].dtype) != (self.gradient.device, self.gradient.dtype):
             return False
