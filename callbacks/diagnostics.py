@@ -14,7 +14,8 @@ class WeightDiagnostics(PictureCallback):
     """Log the norms of gradients and weights, and histograms of the weights.
 
     For each parameter and in total: ``gradient_norm/…`` and ``weight_norm/…``, taken just before the
-    optimiser steps (so after any clipping), in automatic and in manual optimisation. Histograms go to
+    optimiser steps, in automatic optimisation (before the trainer's ``gradient_clip_val`` takes effect) and
+    in manual optimisation (after whatever clipping the module did). Histograms go to
     TensorBoard alone. For the learning rate use Lightning's ``LearningRateMonitor`` beside it.
 
     Args:

@@ -139,6 +139,10 @@ class EarlyStopping(Callback):
         self._last_weights = None
         if self.stop_reason is not None:
             trainer.should_stop = True
+            rank_zero_info(
+                f"EarlyStopping: nothing to train, it had stopped in epoch {self.stopped_epoch}:"
+                f" {self.monitor}, {self.stop_reason}."
+            )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check here where there is validation."""
@@ -228,7 +232,7 @@ class EarlyStopping(Callback):
 
     def _restore(self, pl_module: LightningModule) -> None:
         if self.restore_best and self._best_weights is not None:
-            pl_module.load_state_dict(self._best_weights)
+            pl_module.load_state_dict(self._best_weights, strict=pl_module.strict_loading)
 
 
 def copy_weights(pl_module: LightningModule) -> dict[str, Any]:

@@ -41,6 +41,12 @@ def tensorboard_writers(trainer: Trainer) -> list[Any]:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
+def tensorboard_directories(trainer: Trainer) -> list[Path]:
+    """Where TensorBoard looks for a run's plain files: beside each logger's events; else the run's folder."""
+    found = [Path(logger.log_dir) for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return list(dict.fromkeys(found)) or [run_directory(trainer)]
+
+
 def tensorboard_command(directory: str | os.PathLike) -> str:
     """The command that shows a folder of runs with every picture in it; TensorBoard alone keeps ten of a kind."""
     return f"tensorboard --logdir {directory} --samples_per_plugin images=10000"

@@ -49,7 +49,7 @@ class RegressionPlot(PictureCallback):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule, tag: str, epoch: int | None = None) -> None:
         """Draw the module as it is now, on the first rank."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         with self.harmless(trainer, pl_module):
             pl_module.eval()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks.figures import ORANGE, PictureCallback, displayable, due, log_figure
-from callbacks.samples import class_names, fixed_samples
+from callbacks.samples import check_classes, class_names, fixed_samples
 from interpretability.attribution import METHODS, Attribution
 from interpretability.layers import find_layer
 from interpretability.names import unknown
@@ -82,29 +82,37 @@ class SaliencySnapshots(PictureCallback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw on the way."""
         if due(trainer, self.every_n_epochs):
-            self._draw(trainer, pl_module, "val", "saliency", trainer.current_epoch)
+            self._draw(trainer, pl_module, "val", self._tag(trainer), trainer.current_epoch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw once, in ``trainer.validate``."""
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._draw(trainer, pl_module, "val", "validate/saliency", None)
+            self._draw(trainer, pl_module, "val", f"validate/{self._tag(trainer)}", None)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw once, with test images."""
-        self._draw(trainer, pl_module, "test", "test/saliency", None)
+        self._draw(trainer, pl_module, "test", f"test/{self._tag(trainer)}", None)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the module and the images."""
         self._attributions, self._samples = {}, None
 
+    def _tag(self, trainer: Trainer) -> str:
+        """``saliency``, or ``saliency_2`` for the second of these callbacks: none overwrites another's pictures."""
+        ours = [callback for callback in trainer.callbacks if isinstance(callback, SaliencySnapshots)]  # type: ignore[attr-defined]
+        place = ours.index(self) + 1
+        return "saliency" if place == 1 else f"saliency_{place}"
+
     def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str, tag: str, epoch: int | None) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         with self.harmless(trainer, pl_module):
             x, y = self._images(trainer, pl_module, split)
             with torch.no_grad():
                 pl_module.eval()
-                probabilities = pl_module(x).float().softmax(1).cpu().numpy()
+                logits = pl_module(x)
+            check_classes(logits, y)
+            probabilities = logits.float().softmax(1).cpu().numpy()
             rows = {}
             for name, attribution in self._attributions.items():
                 torch.manual_seed(0)  # the same noise every time; the random state is put back afterwards

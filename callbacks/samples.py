@@ -17,9 +17,10 @@ CANDIDATES = 4  # how many samples are looked at for each one kept, where labels
 
 
 def unpack(batch: Any) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of a batch: the first two of a sequence, or of a mapping's tensors."""
+    """Inputs and targets of a batch: the first two of a sequence, or of a mapping's tensors, images first."""
     if isinstance(batch, Mapping):
-        batch = [value for value in batch.values() if isinstance(value, Tensor)]
+        tensors = [value for value in batch.values() if isinstance(value, Tensor)]
+        batch = sorted(tensors, key=lambda tensor: tensor.ndim < 4)
     if not isinstance(batch, Sequence) or len(batch) < 2 or not isinstance(batch[0], Tensor):
         raise TypeError(f"a batch must hold inputs and targets, not {type(batch).__name__}")
     return batch[0], torch.as_tensor(batch[1])
@@ -112,6 +113,8 @@ def read_loader(loader: Any, n: int) -> Any:
     size = len(dataset)  # type: ignore[arg-type]
     indices = torch.linspace(0, size - 1, min(n, size)).round().long().tolist()
     whole = getattr(dataset, "__getitems__", None)
+    if not indices:
+        return None
     items = whole(indices) if callable(whole) else [dataset[index] for index in indices]  # type: ignore[index]
     return loader.collate_fn(items)
 
@@ -120,6 +123,15 @@ def join(batches: Any) -> tuple[Tensor, Tensor] | None:
     """Several batches as one; None of none."""
     pairs = [unpack(batch) for batch in batches]
     return (torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])) if pairs else None
+
+
+def check_classes(logits: Tensor, labels: Tensor) -> None:
+    """TypeError unless a module gave logits (N, K) for images with class labels (N,)."""
+    if logits.ndim != 2 or labels.ndim != 1 or labels.is_floating_point():
+        raise TypeError(
+            f"needs a classifier, with logits (N, K) and class labels (N,); got {tuple(logits.shape)} and"
+            f" {labels.dtype} {tuple(labels.shape)}"
+        )
 
 
 def class_names(trainer: Trainer, n_classes: int) -> list[str]:

@@ -19,7 +19,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from callbacks.figures import PictureCallback, log_figure
 from callbacks.report_drawing import draw_calibration, draw_confusion, draw_mistakes, draw_per_class
-from callbacks.samples import class_names, unpack
+from callbacks.samples import check_classes, class_names, unpack
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -71,6 +71,7 @@ class TestReport(PictureCallback):
             x, y = unpack(batch)
             known = outputs.get("logits") if isinstance(outputs, Mapping) else None
             logits = pl_module(x) if known is None else known
+            check_classes(logits, y)
             probabilities = logits.detach().float().softmax(1)
             if self._metrics is None:
                 self._metrics = self._make_metrics(probabilities.shape[1]).to(probabilities.device)
@@ -145,7 +146,7 @@ class TestReport(PictureCallback):
         interval: tuple[float, float],
     ) -> None:
         """The four pictures."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         low, high = interval
         title = f"accuracy {float(metrics['accuracy']):.2%}, 95 % interval {low:.2%} to {high:.2%}"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,6 @@ class Job:
         return path.read_text() if path.exists() else None
 
 
-class WorkerCrash(RuntimeError):
-    """The process ended before its jobs did."""
-
-
 class Worker:
     """One process, one thread, low priority: it lays out while the training goes on.
 
@@ -63,6 +60,7 @@ class Worker:
         """Start the process, unless it runs; it imports its libraries meanwhile."""
         if self._process is not None and self._process.poll() is None:
             return
+        self._give_up_lost_jobs()
         self._root = self._root or Path(tempfile.mkdtemp(prefix="tsne-"))
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
         if hasattr(os, "nice") and shutil.which("nice"):
@@ -95,12 +93,10 @@ class Worker:
         return job
 
     def finished(self) -> list[Job]:
-        """The jobs done since the last call, in order. Raises WorkerCrash once the process has died."""
+        """The jobs done since the last call, in order; those that a process died on are done with an error."""
+        self._give_up_lost_jobs()
         done = [job for job in self.jobs if job.done]
         self.jobs = [job for job in self.jobs if job not in done]
-        if not done and self.jobs and self._process is not None and self._process.poll() is not None:
-            self.jobs = []
-            raise WorkerCrash(f"the t-SNE worker ended with code {self._process.returncode}: {self._last_words()}")
         return done
 
     def wait(self) -> None:
@@ -117,10 +113,21 @@ class Worker:
             self._process.kill()
             self._process.wait()
             assert self._process.stdin is not None
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):  # a job that it did not live to read
+                self._process.stdin.close()
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
         self._process, self._root, self.jobs = None, None, []
+
+    def _give_up_lost_jobs(self) -> None:
+        """Once the process has died: what it did not finish gets the reason for its error."""
+        if self._process is None or self._process.poll() is None:
+            return
+        for job in self.jobs:
+            if not job.done:
+                reason = f"the worker ended with code {self._process.returncode}: {self._last_words()}"
+                (job.folder / "error.txt").write_text(reason)
+                (job.folder / "done").touch()
 
     def _last_words(self) -> str:
         assert self._root is not None

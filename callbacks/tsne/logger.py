@@ -10,8 +10,16 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from callbacks.figures import PictureCallback, copy_atomic, due, log_pixels, picture_name, run_directory
-from callbacks.samples import class_names, fixed_samples
+from callbacks.figures import (
+    PictureCallback,
+    copy_atomic,
+    due,
+    log_pixels,
+    picture_name,
+    run_directory,
+    tensorboard_directories,
+)
+from callbacks.samples import check_classes, class_names, fixed_samples
 from callbacks.tsne.client import Job, Worker
 from callbacks.tsne.projector import add_entry, write_sprite
 from interpretability.layers import capture, find_layer
@@ -64,7 +72,7 @@ class TSNELogger(PictureCallback):
         self._layouts: dict[str, Tensor] = {}
         self._samples: tuple[Tensor, Tensor, np.ndarray] | None = None
         self._training: tuple[Tensor, Tensor] | None = None
-        self._sprites: dict[str, tuple[int, int]] = {}
+        self._sprites: dict[Path, tuple[int, int]] = {}
 
     @property
     def state_key(self) -> str:
@@ -124,6 +132,7 @@ class TSNELogger(PictureCallback):
         with self.harmless(trainer, pl_module):
             x, y, is_held_out = self._fixed_samples(trainer, pl_module, held_out)
             features, logits = read_features(pl_module, self.layers, x, self.batch_size)
+            check_classes(logits, y)
             names = class_names(trainer, max(logits.shape[1], int(y.max()) + 1))
             for layer in self.layers:
                 name = layer or PIXELS
@@ -176,7 +185,6 @@ class TSNELogger(PictureCallback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._worker.wait()
         self._collect(trainer, pl_module)
-        self._collect(trainer, pl_module)  # a crash shows once everything that was done has been collected
 
     def _log(self, trainer: Trainer, job: Job) -> None:
         """One layout: scalars, projector entry, coordinates, picture."""
@@ -191,7 +199,8 @@ class TSNELogger(PictureCallback):
             logger.log_metrics(scalars, step=step)
         directory = run_directory(trainer)
         try:
-            self._add_to_projector(directory, job)
+            for place in tensorboard_directories(trainer):
+                self._add_to_projector(place, job)
             copy_atomic(job.folder / "result.npz", directory / "figures" / f"{picture_name(tag, epoch)}.npz")
         finally:
             with Image.open(job.folder / "figure.png") as picture:
@@ -202,8 +211,8 @@ class TSNELogger(PictureCallback):
         x, _, held_out = self._samples
         other = job.options["held_out_name"]
         sprite = f"projector/{other}_{len(x)}_thumbnails.png"
-        if sprite not in self._sprites:
-            self._sprites[sprite] = write_sprite(directory / sprite, x)
+        if directory / sprite not in self._sprites:
+            self._sprites[directory / sprite] = write_sprite(directory / sprite, x)
         with np.load(job.folder / "result.npz") as result:
             labels, predictions = result["labels"], result["predictions"]
         names = job.options["class_names"]
@@ -214,7 +223,7 @@ class TSNELogger(PictureCallback):
             "outcome": ["right" if right else "wrong" for right in labels == predictions],
         }
         name = picture_name(job.context["tag"], job.context["epoch"])
-        add_entry(directory, name, job.folder / "tensors.tsv", columns, sprite, self._sprites[sprite])
+        add_entry(directory, name, job.folder / "tensors.tsv", columns, sprite, self._sprites[directory / sprite])
 
     def _animate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make a GIF of each layer's layouts over the epochs, those of a resumed run's first part too."""

@@ -201,3 +201,28 @@ def test_two_ranks_agree(tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
     subprocess.run([sys.executable, script, tmp_path], env=environment, check=True)
     assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["4 2.0", "4 2.0"]
+
+
+def test_resuming_a_finished_run_says_why_nothing_happens(tmp_path, caplog):
+    script = [5, 3, 4, 4, 1, 1]
+    fit(tmp_path, script, EarlyStopping(patience=2), last_checkpoint(tmp_path), enable_checkpointing=True)
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        fit(tmp_path, script, EarlyStopping(patience=2), ckpt=tmp_path / "last.ckpt")
+    said = [text for text in caplog.messages if "nothing to train" in text]
+    assert len(said) == 1 and "epoch 3: val/loss, no progress in 2 checks" in said[0]
+
+
+def test_a_module_that_saves_only_part_of_itself(tmp_path):
+    class Partial(Scripted):
+        def __init__(self, script):
+            super().__init__(script)
+            self.frozen = torch.nn.Parameter(torch.ones(()), requires_grad=False)
+            self.strict_loading = False
+
+        def state_dict(self, *args, **kwargs):
+            return {"weight": self.weight}
+
+    module = Partial([5, 3, 4, 4, 4])
+    trainer = quiet_trainer(tmp_path, EarlyStopping(patience=2), max_epochs=5)
+    trainer.fit(module, DataLoader(torch.zeros(1)), DataLoader(torch.zeros(1)))
+    assert (trainer.global_step, module.weight.item()) == (4, 2)

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib import pyplot
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from callback_stand_ins import Classifier, OtherLogger, blobs, loaders, quiet_trainer
 from callbacks import RegressionPlot, SaliencySnapshots, TestReport, TSNELogger, WeightDiagnostics
@@ -206,3 +206,37 @@ def test_samples_come_through_transfer_hooks_without_augmentation(tmp_path):
     trainer = quiet_trainer(tmp_path, late := Late(), max_epochs=1)
     trainer.fit(Classifier(), datamodule=Augmenting())
     assert late.x.max() <= 1
+
+
+class Regressor(Classifier):
+    """Not a classifier at all."""
+
+    def _loss(self, batch):
+        return torch.nn.functional.mse_loss(self(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("callback", [SaliencySnapshots(), TSNELogger(n_samples=12), TestReport()])
+def test_a_regression_module_is_one_warning_that_says_so(tmp_path, callback):
+    data = DataLoader(TensorDataset(torch.rand(20, 1, 9, 12), torch.rand(20, 4)), batch_size=8)
+    trainer = quiet_trainer(tmp_path, callback, max_epochs=2)
+    with pytest.warns() as caught:
+        trainer.fit(module := Regressor(), data, data)
+        trainer.test(module, data, verbose=False)
+    assert trainer.state.finished
+    ours = [str(warning.message) for warning in caught if type(callback).__name__ in str(warning.message)]
+    assert len(ours) == 1 and "needs a classifier" in ours[0]
+
+
+def test_a_fast_dev_run_writes_nothing(tmp_path):
+    callbacks = [c for c in all_of_them() if type(c) is not Disturbing]
+    trainer = quiet_trainer(tmp_path, *callbacks, fast_dev_run=1)
+    trainer.fit(module := Classifier(), *loaders())
+    trainer.test(module, DataLoader(blobs(20), batch_size=8), verbose=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batches_may_be_mappings_in_any_order():
+    images, labels = blobs(5).tensors
+    for batch in ({"image": images, "label": labels}, {"labels": labels, "pixel_values": images, "path": "x"}):
+        x, y = unpack(batch)
+        assert x is images and y is labels

@@ -130,3 +130,13 @@ def test_impossible_choices_are_refused_before_training(tmp_path, options, messa
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SaliencySnapshots(**options)
+
+
+def test_two_of_them_leave_both_pictures(tmp_path):
+    both = SaliencySnapshots(), SaliencySnapshots(methods=["GradCAM"], layers=["features.2"])
+    trainer = quiet_trainer(tmp_path, *both, max_epochs=1)
+    trainer.fit(module := Classifier(), *loaders())
+    trainer.test(module, DataLoader(blobs(8, seed=5)), verbose=False)
+    found = {path.relative_to(tmp_path / "figures").as_posix() for path in tmp_path.rglob("*.png")}
+    fitted = {"saliency/epoch_0000.png", "saliency_2/epoch_0000.png"}
+    assert found == fitted | {"test/saliency.png", "test/saliency_2.png"}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from callback_stand_ins import Classifier, OtherLogger, blobs, loaders, quiet_trainer
 from callbacks import TSNELogger
-from callbacks.tsne.client import Worker, WorkerCrash
+from callbacks.tsne.client import Worker
 from callbacks.tsne.logger import read_features
 from callbacks.tsne.projector import write_sprite
 
@@ -170,19 +171,21 @@ def test_worker_gives_up_on_time_and_goes_on(tmp_path):
     assert not slow.folder.exists()
 
 
-def test_worker_that_dies_is_one_error_and_a_new_one_takes_over():
+@pytest.mark.parametrize("noticed", [True, False])  # before the next job is handed in
+def test_worker_that_dies_is_one_error_and_a_new_one_takes_over(noticed):
     worker = Worker(time_budget=30.0)
     try:
-        worker.submit(job(), arrays(8))
+        lost = worker.submit(job(), arrays(8))
         assert worker._process is not None
         worker._process.kill()
         worker._process.wait()
-        with pytest.raises(WorkerCrash, match="code -9"):
-            worker.finished()
-        assert worker.finished() == []
+        if noticed:
+            assert worker.finished() == [lost]
+            assert worker.finished() == []
         again = worker.submit(job(), arrays(8))
         worker.wait()
-        assert worker.finished() == [again]
+        assert worker.finished() == ([again] if noticed else [lost, again])
+        assert "ended with code -9" in (lost.error or "")
         assert again.error is None
     finally:
         worker.close()
@@ -248,3 +251,42 @@ def test_a_module_named_tensorflow_does_no_harm(tmp_path):
     assert "tsne/pixels/epoch_0000" in (tmp_path / "r" / "0" / "projector_config.pbtxt").read_text()
     events = EventAccumulator(str(tmp_path / "r" / "0")).Reload()
     assert events.Tags()["images"] == ["tsne/pixels"]
+
+
+def test_a_worker_killed_on_the_way_costs_one_picture_and_one_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr("callbacks.tsne.client.STARTUP_SECONDS", 600.0)  # waiting for the lost job would show
+
+    class Killing(TSNELogger):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                self._worker._process.kill()
+                self._worker._process.wait()
+
+    trainer = quiet_trainer(tmp_path, Killing(n_samples=8), max_epochs=2)
+    with pytest.warns(UserWarning, match="pixels, epoch 0: the worker ended with code -9"):
+        trainer.fit(Classifier(), *loaders())
+    found = [path.name for path in (tmp_path / "figures" / "tsne" / "pixels").glob("*.png")]
+    assert found == ["epoch_0001.png"]
+
+
+def test_a_single_image(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", module="lightning")
+        quiet_trainer(tmp_path, TSNELogger(n_samples=1), max_epochs=1).fit(Classifier(), *loaders())
+    with np.load(tmp_path / "figures" / "tsne" / "pixels" / "epoch_0000.npz") as saved:
+        assert saved["coordinates"].shape == (1, 2)
+
+
+def test_projector_entries_lie_beside_each_tensorboard_loggers_events(tmp_path):
+    tensorboards = [TensorBoardLogger(tmp_path, name=name, version="0") for name in ("a", "b")]
+    loggers = [CSVLogger(tmp_path, name="csv", version="0"), *tensorboards]
+    trainer = quiet_trainer(tmp_path, TSNELogger(n_samples=8), logger=loggers, max_epochs=1)
+    trainer.fit(Classifier(), *loaders())
+    assert sorted(path.parts[-3] for path in tmp_path.rglob("projector_config.pbtxt")) == ["a", "b"]
+    for name in ("a", "b"):
+        config = text_format.Parse((tmp_path / name / "0" / "projector_config.pbtxt").read_text(), ProjectorConfig())
+        (entry,) = config.embeddings
+        for path in (entry.tensor_path, entry.metadata_path, entry.sprite.image_path):
+            assert (tmp_path / name / "0" / path).exists()
+    assert (tmp_path / "csv" / "0" / "figures" / "tsne" / "pixels" / "epoch_0000.png").exists()
