@@ -60,7 +60,8 @@ class DeepLift(Attribution):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass at the baseline, one forward and one backward pass at ``x``."""
-        baseline, x = _baseline_batch(torch.as_tensor(self.baseline).to(x), x), own_copy(x).requires_grad_()
+        baseline = _baseline_batch(torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device), x)
+        x = own_copy(x).requires_grad_()
         reference = DifferenceOperations(baseline)
         with torch.no_grad(), passing_through(self.model, self.layer, baseline) as before, reference:
             self.model(baseline)
@@ -104,7 +105,15 @@ class DifferenceOperations(Operations):
         step = len(self.seen)
         if step > len(self.reference) or self.reference[step - 1][0] != self.seen[-1][0]:
             raise UnsupportedOperation("DeepLift needs the same operations at x and at the baseline; the model differs")
-        return self.reference[step - 1][1]
+        found = self.reference[step - 1][1]
+        for here, there in zip(values, found):
+            if any(b not in (1, a) for a, b in zip(here.shape, there.shape)):
+                shapes = f"{tuple(here.shape)} and {tuple(there.shape)}"
+                raise UnsupportedOperation(
+                    f"DeepLift cannot compare {self.seen[-1][0]} at x with the baseline, {shapes}: where a model "
+                    "folds samples into another axis, give baseline one row per sample"
+                )
+        return found
 
     def _linear(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         """The derivative is the slope."""

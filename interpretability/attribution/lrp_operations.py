@@ -84,9 +84,11 @@ class RelevanceOperations(Operations):
         before = self._affine.get(id(args[0]))
         if before is None or operation_name(func) != "add" or kwargs or not isinstance(args[1], Tensor):
             return self._pass_on(func, args, kwargs)
-        (kind, affine, x), bias = before, args[1].flatten()
-        if len(bias) != len(affine.weight):
+        (kind, affine, x), bias = before, args[1]
+        channels = -1 if kind == "linear" else 1 - args[0].ndim  # the axis, from the last
+        if bias.ndim < -channels or not bias.shape[channels] == bias.numel() == len(affine.weight):
             return self._pass_on(func, args, kwargs)
+        bias = bias.flatten()
         return self._affine_operation(kind, affine.scaled(torch.ones_like(bias), bias), x, func, args, kwargs)
 
     def _add_two(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -124,7 +126,7 @@ class RelevanceOperations(Operations):
         z = self.only_input(func, args, kwargs)
         scale, shift = _read_batch_norm(*args, **kwargs)
         before = self._affine.get(id(z))
-        if before is not None and before[0] != "norm" and len(before[1].weight) == len(scale):
+        if before is not None and (before[0] == "convolution" or (before[0] == "linear" and z.ndim == 2)):
             kind, affine, x = before
             return self._affine_operation(kind, affine.scaled(scale, shift), x, func, args, kwargs)
         per_channel = (-1, *[1] * (z.ndim - 2))

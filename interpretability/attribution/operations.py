@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from interpretability.attribution.torch_functions import changes_in_place, on_a_copy, operation_name, tensors_in
+from interpretability.attribution.torch_functions import (
+    NUMBERS,
+    changes_in_place,
+    on_a_copy,
+    operation_name,
+    tensors_in,
+)
 from interpretability.layers import replace
 
 Handler = Callable[..., Any]  # (operations, func, args, kwargs) -> what func returns
@@ -32,9 +38,12 @@ class Carry(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, shared: Callable[[Tensor], tuple], *inputs: Tensor) -> Tensor:
-        """Keeps only the function: it holds the tensors that it needs."""
+        """Keeps only the function: it holds the tensors that it needs.
+
+        Returned as it came, a batch of one would be given strides that its memory format no longer shows in.
+        """
         ctx.shared = shared
-        return value
+        return value.detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -92,7 +101,9 @@ class Operations(TorchFunctionMode):
         self._check_visible(tensors, name)
         if not any(map(self.follows, tensors)):
             return func(*args, **kwargs)
-        if not args:
+        if getattr(func, "__name__", "") in NUMBERS:
+            raise self.unsupported(f"{name}, which makes a number of what depends on the input")
+        if not args or any(map(self.follows, tensors_in(kwargs.values()))):
             raise self.unsupported(f"{name} with its input as a keyword")
         changed: Tensor | None = args[0] if in_place else None
         if changed is not None:

@@ -25,8 +25,16 @@ AVERAGES = (
 MAX_POOLS = (
     "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
 )  # fmt: skip
+NUMBERS = ("item", "tolist", "__float__", "__int__", "__complex__")  # take a value out of a tensor
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-ALIASES = {"truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "mm": "matmul"}
+ALIASES = {
+    "truediv": "div",
+    "divide": "div",
+    "multiply": "mul",
+    "subtract": "sub",
+    "mm": "matmul",
+    "log_sigmoid": "logsigmoid",
+}
 
 
 def tensors_in(values: Iterable) -> list[Tensor]:

@@ -86,6 +86,29 @@ def test_every_max_pooling_keeps_the_sum(pool, shape):
     torch.testing.assert_close(found.flatten(1).sum(dim=1), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_batch_norm_behind_another_operation_keeps_the_sum(n):
+    norm, head = nn.BatchNorm2d(3), nn.Linear(3, 2)
+    norm.running_var.uniform_(0.5, 2)
+    norm.weight.data.normal_()
+    model = Spelled(lambda x: head(norm(F.max_pool2d(x, 2).sigmoid()).mean((2, 3))), norm, head)
+    x = torch.randn(n, 3, 6, 6)
+    expected = difference(model, x, torch.full((1, 3, 6, 6), 0.3), 1)
+    assert expected.abs().min() > 1e-6
+    found = DeepLift(model, baseline=0.3)(x, 1)  # 0.3 in the precision of x
+    torch.testing.assert_close(found.flatten(1).sum(dim=1), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_model_that_folds_samples_needs_a_baseline_for_each():
+    head = nn.Linear(4, 2)
+    model = Spelled(lambda x: head(x.reshape(-1, 2).tanh().reshape(-1, 4)), head)
+    x, baseline = torch.randn(3, 4), torch.full((3, 4), 0.1)
+    with pytest.raises(UnsupportedOperation, match=r"cannot compare tanh .* \(6, 2\) and \(2, 2\).*one row per sample"):
+        DeepLift(model, baseline=0.1)(x, 0)
+    found = DeepLift(model, baseline=baseline)(x, 0)
+    torch.testing.assert_close(found.sum(dim=1), difference(model, x, baseline, 0), rtol=1e-9, atol=1e-12)
+
+
 def test_captum_misses_the_sum_where_windows_overlap():
     model = nn.Sequential(nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(36, 2)).eval()
     x, baseline = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8)
@@ -204,9 +227,12 @@ def test_a_batch_is_its_samples():
         ),
         (Spelled(lambda x: x @ x.T), "no rule for matmul of values that both depend on the input"),
         (Spelled(lambda x: 1 / x), "no rule for"),
+        (Spelled(lambda x: x * x.mean().item()), "item, which makes a number of what depends on the input"),
+        (Spelled(lambda x: x * float(x.mean())), "float, which makes a number"),
+        (Spelled(lambda x: torch.mul(x, other=x)), "mul with its input as a keyword"),
         (Spelled(lambda x: torch.where(x > 0, x, 0.0)), "no rule for gt"),
         (Spelled(lambda x: F.max_pool1d(x, 2, return_indices=True)[0]), "max_pool1d.* indices"),
-        (Spelled(lambda x: x.relu() if x.sum().item() else x.tanh()), "same operations at x and at the baseline"),
+        (Spelled(lambda x: x.relu() if x.sum() else x.tanh()), "same operations at x and at the baseline"),
     ],
 )
 def test_what_has_no_rule_is_named(model, message):

@@ -289,6 +289,33 @@ def test_a_batch_norm_behind_a_convolution_is_merged_into_it(rule, bias):
     torch.testing.assert_close(apart, merged, rtol=1e-9, atol=1e-10)
 
 
+def test_a_batch_norm_along_another_axis_is_not_merged():
+    """Behind a linear layer on sequences it scales positions, of which there may be as many as features."""
+    norm = nn.BatchNorm1d(5, affine=False)
+    norm.running_var.uniform_(0.2, 3)
+    first, last = nn.Linear(4, 5, bias=False), nn.Linear(25, 3, bias=False)
+    model, x = nn.Sequential(first, norm, nn.Flatten(), last).eval(), torch.randn(2, 5, 4)
+    expected = model(x)[:, 1].detach()
+    assert expected.abs().min() > 1e-3
+    found = LRP(model, epsilon=0.0)(x, 1).flatten(1).sum(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_constant_along_another_axis_is_no_bias():
+    conv, shift = nn.Conv2d(2, 4, 3, bias=False), torch.randn(4)  # over the columns, as many as channels
+    shifted, x = Spelled(lambda x: conv(x) + shift, conv), torch.randn(2, 2, 6, 6)
+    head = nn.Sequential(nn.Flatten(), nn.Linear(64, 1, bias=False))
+    with torch.no_grad():
+        head[1].weight.fill_(1.0)
+    found = LRP(nn.Sequential(shifted, head), "0", rule="z_plus")(x, 0)  # the relevance that the sum gets
+    (weight,) = conv.parameters()
+    signs = [(x.clamp(min=0), weight.clamp(min=0)), (x.clamp(max=0), weight.clamp(max=0))]
+    total = sum(F.conv2d(part, w) for part, w in signs)
+    expected = sum(part * F.conv_transpose2d(found / (total + 1e-6), w) for part, w in signs)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(LRP(nn.Sequential(shifted, head), rule="z_plus")(x, 0), expected, rtol=1e-8, atol=1e-9)
+
+
 def test_pixels_get_the_relevance_of_their_normalised_values():
     inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
     model = PixelModel(inner, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.1])
@@ -352,11 +379,13 @@ def reads_a_view_after_the_change(x):
         (Spelled(lambda x: 1 / (1 + x)), "no rule for (rdiv|reciprocal|rtruediv)"),
         (Spelled(lambda x: torch.where(x > 0, x, 0.0)), "no rule for gt"),
         (Spelled(lambda x: x.detach() + x), "no rule for detach"),
+        (Spelled(lambda x: x / x.sum().item()), "item, which makes a number of what depends on the input"),
+        (Spelled(lambda x: torch.add(x, other=x)), "add with its input as a keyword"),
         (Spelled(lambda x: Hidden.apply(x) + 1), "cannot see into .*Hidden.*feeds add"),
         (Spelled(lambda x: Hidden.apply(x + 1)), "cannot see into .*Hidden.*feeds the output"),
         (Spelled(lambda x: F.dropout(x)), "dropout.* is on in eval mode"),
         (Spelled(reads_a_view_after_the_change), "view of a tensor that was changed in place"),
-        (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)), "without running statistics"),
+        (Spelled(lambda x: F.batch_norm(x, None, None, training=True)), "without running statistics"),
     ],
 )
 def test_what_has_no_rule_is_named(model, message):
