@@ -103,6 +103,8 @@ def deepfool(
     logits = _logits(model, x)
     original = logits.argmax(1)
     if target is None:
+        if rivals < 1 or logits.shape[1] < 2:
+            raise ValueError(f"deepfool needs rivals: {rivals} of a model with {logits.shape[1]} outputs")
         candidates = logits.argsort(dim=1, descending=True)[:, 1 : 1 + rivals]  # (N, R)
     else:
         candidates = as_labels(target, x)[:, None]
@@ -140,8 +142,8 @@ def _nearest_boundary(
     squared = w.square().sum(2).clamp(min=torch.finfo(w.dtype).tiny)
     nearest = (f.abs() / squared.sqrt()).argmin(1)
     rows = torch.arange(n, device=x.device)
-    length = f.abs()[rows, nearest] / squared[rows, nearest]
-    return (length[:, None] * w[rows, nearest]).view_as(x)
+    length, w = f.abs()[rows, nearest] / squared[rows, nearest], w[rows, nearest]
+    return (length[:, None] * w).masked_fill(w == 0, 0).view_as(x)  # also where no pixel counts: an infinite length
 
 
 def margins(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:

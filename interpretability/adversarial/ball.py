@@ -71,8 +71,10 @@ class Ball:
 
 
 def check_bounds(x: Tensor, bounds: tuple[float, float]) -> None:
-    """ValueError unless every element is a number between the bounds."""
+    """ValueError unless every element is a floating-point number between the bounds."""
     low, high = bounds
+    if not x.is_floating_point():
+        raise ValueError(f"images must be floating point, not {x.dtype}")
     if x.numel() and not (x.min() >= low and x.max() <= high):
         raise ValueError(f"pixels must lie in [{low:g}, {high:g}]: there are {x.min():.4g} to {x.max():.4g}")
 

@@ -56,6 +56,10 @@ def run(args: argparse.Namespace) -> None:
         raise console.nearest(args.method, [*METHODS, "none"], "method")
     if args.steps < 1:
         raise console.UserError(f"--steps must be at least 1; got {args.steps}")
+    if args.attack == "fgsm" and args.norm != "linf" and not args.curve:
+        raise console.UserError(f"--attack fgsm measures the change in linf; --norm {args.norm} goes with pgd")
+    if args.attack == "deepfool" and args.epsilon is not None:
+        raise console.UserError("--epsilon goes with pgd and fgsm; deepfool looks for the smallest change itself")
     given = inputs.load(args)
     if args.curve:
         robustness(args, given)

@@ -255,6 +255,13 @@ def test_robust_accuracy_counts_survivors(net, x, labels):
     assert weak.tolist() == pytest.approx(direct)
 
 
+@pytest.mark.parametrize("target", [None, 2])
+def test_deepfool_leaves_what_no_pixel_can_change(target):
+    x = torch.rand(3, 1, 4, 4)
+    constant = Linear(torch.zeros(3, 16), torch.tensor([300.0, 100.0, 0.0]))
+    assert torch.equal(deepfool(constant, x, target), x)
+
+
 def test_deepfool_changes_every_prediction_by_little(net, x, labels):
     found = deepfool(net, x)
     assert successes(net, found, labels).all()
@@ -295,6 +302,9 @@ def test_a_batch_is_its_images_one_by_one(net, x, labels):
         (lambda net, x: fgsm(net, x, 4, 0.1), r"target 4 is out of range"),
         (lambda net, x: deepfool(net, x, 4), r"target 4 is out of range"),
         (lambda net, x: deepfool(net, x - 1), r"pixels must lie in"),
+        (lambda net, x: deepfool(net, x, rivals=0), r"needs rivals: 0 of a model with 4 outputs"),
+        (lambda net, x: deepfool(Classifier(1).double().eval(), x), r"rivals: 10 of a model with 1 outputs"),
+        (lambda net, x: fgsm(net, x.long(), 0, 0.1), r"images must be floating point, not torch.int64"),
         (lambda net, x: pgd(net, x, torch.tensor([1, 2]), 0.1), r"one class for each of 12 images"),
         (lambda net, x: robust_accuracy(net, x, x.new_zeros(12).long(), [0.1], attack="pdg"), r"unknown attack 'pdg'"),
         (lambda net, x: robust_accuracy(net, x, x.new_zeros(12).long(), [0.2, 0.1]), r"must ascend"),

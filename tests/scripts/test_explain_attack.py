@@ -44,7 +44,8 @@ def photo(tmp_path):
 
 @pytest.mark.parametrize("name", attack.ATTACKS)
 def test_samples_are_turned_and_what_is_written_agrees(checkpoint, tmp_path, capsys, name):
-    call("--model", checkpoint, "--samples", 2, "--attack", name, "--epsilon", "0.3", "--output", tmp_path)
+    epsilon = () if name == "deepfool" else ("--epsilon", "0.3")
+    call("--model", checkpoint, "--samples", 2, "--attack", name, *epsilon, "--output", tmp_path)
     printed = capsys.readouterr().out
     turned = re.findall(r"is-(\d): (\d) [\d.]+% -> (\d) [\d.]+% \(before rounding", printed)
     assert len(turned) == 2
@@ -120,6 +121,8 @@ def test_an_epsilon_that_is_none_is_refused(checkpoint, text, capsys):
         (("--target", "10"), "class 10 is out of range"),
         (("--steps", "0"), "--steps must be at least 1"),
         (("missing.png",), "missing.png"),
+        (("--attack", "fgsm", "--norm", "l2"), "--norm l2 goes with pgd"),
+        (("--attack", "deepfool", "--epsilon", "0.1"), "--epsilon goes with pgd and fgsm"),
     ],
 )
 def test_mistakes_are_told(checkpoint, tmp_path, words, message):
