@@ -60,7 +60,7 @@ def visualize(
                 view = transform(view, generator)
             with PassedReLUs() if step < PASSED_RELU_STEPS else nullcontext():
                 scores = _scores(objectives, each, read(view))
-            penalty = torch.stack([penalize(images).sum() for penalize in regularizers] or [scores.new_zeros(())])
+            penalty = torch.stack([penalize(images).sum() for penalize in regularizers] or [0 * images.sum()])
             (canvas.free.grad,) = torch.autograd.grad(penalty.sum() - scores.sum(), [canvas.free])
             optimizer.step()
             history.append(scores.detach())

@@ -107,7 +107,8 @@ def choose(args: argparse.Namespace, given: inputs.Inputs) -> tuple[list[str], l
         indices = given.targets(names)
         return [given.label(index) for index in indices], [of_class(index) for index in indices]
     if args.classes:
-        objectives, labels = [logit(index) for index in given.targets(args.classes)], list(args.classes)
+        indices = given.targets(args.classes)
+        objectives, labels = [logit(index) for index in indices], [given.label(index) for index in indices]
     else:
         here = forward_to(given.model, args.layer, given.images).shape[1]
         indices = args.channel or list(range(min(here, FIRST_CHANNELS)))

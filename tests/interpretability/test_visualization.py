@@ -319,6 +319,16 @@ def test_a_dead_channel_is_told_and_only_it(net):
         visualize(net, logit(0), (3, 8, 8), steps=20)
 
 
+def test_an_objective_that_no_pixel_reaches_is_told():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return x.new_zeros(len(x), 3)
+
+    with pytest.warns(UserWarning, match="changed these: class 1"):
+        images = visualize(Constant(), logit(1), (1, 8, 8), steps=3)
+    assert images.isfinite().all()
+
+
 # --- the loop
 
 

@@ -80,6 +80,13 @@ def test_any_torchvision_classifier(tmp_path, capsys):
         assert arrays["images"].shape == (2, 3, 32, 32)
 
 
+def test_a_class_with_a_layer_has_its_name(tmp_path, capsys):
+    words = ("--model", "shufflenet_v2_x0_5", "--size", 32, "--steps", 1, "--class", 497, "--layer", "conv1")
+    call(*words, "--images", 2, "--diversity", 0.1, "--output", tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all(re.match(r"church +seen as .*; as church in ", line) for line in lines[:2])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
