@@ -62,7 +62,7 @@ def perturbation_curve(
     """
     pixels = order.shape[1]
     counts = torch.linspace(0, pixels, n_steps + 1, device=x.device).round()
-    empty = torch.as_tensor(baseline).to(x).expand_as(x)
+    empty = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
     before, after = (empty, x) if insertion else (x, empty)
     curve = []
     with evaluating(model), torch.no_grad():
