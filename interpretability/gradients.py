@@ -5,13 +5,15 @@ different samples do not mix (the model is in eval mode), so the gradient of the
 own gradient in its row.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from interpretability.first_convolution import gradient_through
 from interpretability.layers import evaluating, replace
-from interpretability.targets import Target, target_scores
+from interpretability.targets import Target, check_logits, check_target, target_scores
 
 UNRELATED = "the score does not depend on what is explained through differentiable operations"
 
@@ -46,8 +48,9 @@ def point_gradient(model: nn.Module, layer: str | None, point: Tensor, x: Tensor
     For use inside :func:`evaluating`. Where ``layer`` is None the point is the input.
     """
     explicit = getattr(model, "input_gradient", None)
-    if layer is None and explicit is not None:
-        return explicit(point, target).detach()
+    if layer is None and callable(explicit):
+        target = check_target(target, len(point))
+        return explicit(point, partial(target_scores, target=target) if callable(target) else target).detach()
     leaf, scores = trace(model, layer, x, target, point)
     return score_gradient(scores, leaf)
 
@@ -62,7 +65,9 @@ def trace(
     """
     if layer is None:
         leaf = _leaf(x if point is None else point)
-        return leaf, target_scores(model(leaf.clone()), target)
+        logits = model(leaf.clone())
+        check_logits(logits, len(leaf))
+        return leaf, target_scores(logits, target)
 
     def cut(output: Tensor) -> Tensor:
         nonlocal leaf
@@ -71,6 +76,7 @@ def trace(
 
     with replace(model, layer, cut):
         logits = model(x.clone())
+    check_logits(logits, len(x) if point is None else None)
     return leaf, target_scores(logits, target)
 
 

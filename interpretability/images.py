@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms import functional as transforms
 
 LONGEST_ASPECT = 8  # what lies further out than this many widths is cropped away in any case
+MAX_INKED_BORDER, MIN_SEPARATION = 0.3, 0.8  # noise on empty paper reaches 0.64, a smooth shadow 0.75, digits 0.82
 DIGIT_SIZE, DIGIT_BOX = 28, 20  # MNIST: the ink fits a 20×20 box, its centre of mass in the middle of 28×28
 
 
@@ -31,14 +32,15 @@ def load_digit(path: str | Path) -> Tensor:
     """A picture or photo of one digit as MNIST shows it: (1, 28, 28) in [0, 1], white on black.
 
     The ink is told from the paper by Otsu's threshold (the border is paper), cropped, scaled into a 20×20
-    box and centred by its mass. Raises as :func:`load_image` does, and ValueError where there is no ink.
+    box and centred by its mass. Raises as :func:`load_image` does, and ValueError where no ink stands out.
     """
     grey = np.asarray(read_image(path).convert("L"), dtype=np.float32) / 255
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ink = 1 - grey if np.median(border) > grey.mean() else grey
+    ink = 1 - grey if np.median(_border(grey)) > grey.mean() else grey
     threshold = _otsu(ink)
     if np.ptp(ink) < 0.1:
         raise ValueError(f"{path}: no digit in it, all of the image is the same grey")
+    if (_border(ink) > threshold).mean() > MAX_INKED_BORDER and _separation(ink, threshold) < MIN_SEPARATION:
+        raise ValueError(f"{path}: no digit in it that stands out from the paper")
     paper, pen = ink[ink <= threshold].mean(), ink[ink > threshold].mean()
     ink = ((ink - (paper + threshold) / 2) / (pen - (paper + threshold) / 2)).clip(0, 1)
     rows, columns = np.nonzero(ink > 0.2)
@@ -59,6 +61,8 @@ def read_image(path: str | Path) -> Image.Image:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not an image that can be read ({error})") from None
+    if image.mode == "F":
+        raise ValueError(f"{path}: floating-point pixels do not say how bright white is; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
         return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
@@ -74,6 +78,10 @@ def _centre(image: Image.Image) -> Image.Image:
     return transforms.center_crop(image, [height, width])
 
 
+def _border(image: np.ndarray) -> np.ndarray:
+    return np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+
+
 def _otsu(values: np.ndarray) -> float:
     """The threshold that best splits ``values`` in [0, 1] in two classes (Otsu 1979, eq. 18)."""
     counts, edges = np.histogram(values, bins=256, range=(0.0, 1.0))
@@ -84,6 +92,13 @@ def _otsu(values: np.ndarray) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
     return float(edges[1 + np.nan_to_num(between).argmax()])
+
+
+def _separation(values: np.ndarray, threshold: float) -> float:
+    """The share of the variance that is between the two classes (Otsu 1979, eq. 22): 1 for two pure shades."""
+    high = values > threshold
+    share = high.mean()
+    return float(share * (1 - share) * (values[high].mean() - values[~high].mean()) ** 2 / values.var())
 
 
 def _centred(digit: Tensor) -> Tensor:

@@ -43,13 +43,17 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     After: mode and ``requires_grad`` of every module and parameter as before, also after an exception.
 
     Raises:
-        ValueError: the model holds tensors made in inference mode, which autograd cannot work with.
+        ValueError: the model holds tensors made in inference mode, which autograd cannot work with, or
+            normalises by the statistics of the batch, so that its samples cannot be explained one by one.
     """
-    modules = list(model.modules())
+    names, modules = zip(*model.named_modules())
     parameters = [p for module in modules for p in module._parameters.values() if p is not None]
     buffers = [b for module in modules for b in module._buffers.values() if b is not None]
     if any(tensor.is_inference() for tensor in chain(parameters, buffers)):
         raise ValueError("the model was created inside torch.inference_mode(); create or load it outside")
+    for name, module in zip(names, modules):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(f"layer {name!r} mixes the samples of a batch even in eval mode: track_running_stats=False")
     training = [module for module in modules if module.training]
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     try:
@@ -73,17 +77,21 @@ def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor | None
     Where the edit returns None, with the output as it is. An edit may stack several outputs over the
     batch; see :func:`separates`.
 
-    A layer that works in place hands out the very tensor it was given, so the edit is written into that
+    A layer that worked in place hands out the very tensor it was given, so the edit is written into that
     tensor: whoever holds it sees the edit, as they would have seen the layer's own result.
 
     Raises:
         ValueError: from the forward pass, when the layer did not run, ran twice, or gave no tensor.
     """
-    runs = 0
+    runs, given = 0, (None, 0)
 
     def start(module, args):
         nonlocal runs
         runs = 0
+
+    def on_input(module, args):
+        nonlocal given
+        given = (args[0], _version(args[0])) if args else (None, 0)
 
     def on_output(module, args, output):
         nonlocal runs
@@ -97,7 +105,7 @@ def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor | None
             return None
         if edited.shape[1:] != output.shape[1:] or len(edited) % len(output):
             raise ValueError(f"layer {layer!r} returns {tuple(output.shape)}; cannot put {tuple(edited.shape)} there")
-        if getattr(module, "inplace", False):
+        if getattr(module, "inplace", False) or (output is given[0] and _version(output) != given[1]):
             return output.copy_(edited)
         return edited
 
@@ -107,6 +115,7 @@ def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor | None
 
     with ExitStack() as hooks:
         hooks.enter_context(_removing(model.register_forward_pre_hook(start)))
+        hooks.enter_context(_removing(find_layer(model, layer).register_forward_pre_hook(on_input)))
         hooks.enter_context(_removing(find_layer(model, layer).register_forward_hook(on_output)))
         hooks.enter_context(_removing(model.register_forward_hook(finish)))
         yield
@@ -157,8 +166,11 @@ def separates(model: nn.Module, layer: str, x: Tensor, point: Tensor, logits: Te
     """Whether what is above ``layer`` depends on its output alone, so that what is below need only see one sample.
 
     It does not where something leads around the layer, or where rows are counted below and used above. Tried
-    out: ``point``, the layer's output at ``x``, twice over in two orders must give ``logits`` twice over.
+    out: ``point``, the layer's output at ``x``, twice over in two orders must give ``logits`` twice over. In
+    half precision, whose rounding hides as much as may lead around, it is taken to.
     """
+    if torch.finfo(logits.dtype).bits < 32:
+        return False
     try:
         with torch.no_grad():
             twice = forward_from(model, layer, torch.cat([point, point.flip(0)]), x[:1])
@@ -167,6 +179,18 @@ def separates(model: nn.Module, layer: str, x: Tensor, point: Tensor, logits: Te
     expected = torch.cat([logits, logits.flip(0)])
     rounding = 1e3 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
     return twice.shape == expected.shape and torch.allclose(twice, expected, rtol=0, atol=rounding)
+
+
+def check_rows(output: Tensor, layer: str | None, rows: int) -> None:
+    """Raise unless the ``output`` of ``layer`` has a row for each of the ``rows`` in the batch."""
+    if len(output) != rows:
+        shape = tuple(output.shape)
+        raise ValueError(f"layer {layer!r} returns {shape} for a batch of {rows}: it has no row per sample")
+
+
+def _version(value: object) -> int:
+    """How often a tensor was changed in place; tensors made in inference mode do not count it."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
 @contextmanager

@@ -28,9 +28,25 @@ def resolve_target(logits: Tensor, target: Target) -> Target:
     samples, classes = logits.shape
     if target is None:
         return logits.detach().argmax(dim=1)
+    target = check_target(target, samples)
     if isinstance(target, Tensor):
-        return _checked_tensor(target, samples, classes, logits.device)
-    if callable(target):
+        target = target.to(logits.device)
+        out = target[(target < 0) | (target >= classes)].tolist()
+    else:
+        out = [target] if isinstance(target, int) and not 0 <= target < classes else []
+    if out:
+        raise ValueError(f"target {out[0]} is out of range: the model has {classes} outputs (0 … {classes - 1})")
+    return target
+
+
+def check_target(target: Target, samples: int) -> Target:
+    """``target`` as far as it can be checked without logits; a tensor becomes a LongTensor (N,) of classes.
+
+    Raises as :func:`resolve_target` does.
+    """
+    if isinstance(target, Tensor):
+        return _checked_tensor(target, samples)
+    if target is None or callable(target):
         return target
     try:
         index = operator.index(target)
@@ -38,8 +54,6 @@ def resolve_target(logits: Tensor, target: Target) -> Target:
         raise TypeError(f"target {target!r} is neither a class index, a tensor of them, a callable nor None") from None
     if isinstance(target, bool):
         raise TypeError(f"target {target!r} is a bool, not a class index")
-    if not 0 <= index < classes:
-        raise ValueError(f"target {index} is out of range: the model has {classes} outputs (0 … {classes - 1})")
     return index
 
 
@@ -76,22 +90,20 @@ def repeat_target(target: Target, times: int) -> Target:
     return target.repeat(times) if isinstance(target, Tensor) else target
 
 
-def check_logits(logits: object) -> None:
-    """Raise unless ``logits`` is a tensor (N, K)."""
+def check_logits(logits: object, samples: int | None = None) -> None:
+    """Raise unless ``logits`` is a tensor (N, K), of ``samples`` rows where that is given."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"the model must return logits as one tensor; it returned {type(logits).__name__}")
     if logits.ndim != 2:
         raise ValueError(f"the model must return logits of shape (N, K); it returned {tuple(logits.shape)}")
+    if samples is not None and len(logits) != samples:
+        raise ValueError(f"the model returned logits {tuple(logits.shape)} for a batch of {samples}: is x a batch?")
 
 
-def _checked_tensor(target: Tensor, samples: int, classes: int, device: torch.device) -> Tensor:
+def _checked_tensor(target: Tensor, samples: int) -> Tensor:
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"a target tensor holds class indices; got dtype {target.dtype}")
-    target = (target.expand(samples) if target.ndim == 0 else target).to(device, torch.long)
+    target = (target.expand(samples) if target.ndim == 0 else target).long()
     if target.shape != (samples,):
         raise ValueError(f"a target tensor needs one class per sample, ({samples},); got {tuple(target.shape)}")
-    out = (target < 0) | (target >= classes)
-    if out.any():
-        worst = int(target[out][0])
-        raise ValueError(f"target {worst} is out of range: the model has {classes} outputs (0 … {classes - 1})")
     return target.clone() if target.is_inference() else target

@@ -64,14 +64,15 @@ def load_state_dict(model: nn.Module, path: str | Path) -> None:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: holds no state dict (tensors by parameter name)")
     wanted = model.state_dict()
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}  # files of old do not have them
     for what, names in (
-        ("lacks", wanted.keys() - state.keys()),
+        ("lacks", wanted.keys() - state.keys() - counters),
         ("has unknown", state.keys() - wanted.keys()),
         ("has other shapes for", {key for key in wanted if key in state and wanted[key].shape != state[key].shape}),
     ):
         if names:
             raise ValueError(f"{path}: does not fit {type(model).__name__}: it {what} {listing(sorted(names))}")
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)
 
 
 def _default(name: str):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.layers import evaluating, find_layer
-from interpretability.targets import Target
+from interpretability.targets import Target, check_target
 
 
 class Attribution(ABC):
@@ -48,10 +48,11 @@ class Attribution(ABC):
                 predicted class; see :mod:`interpretability.targets`.
 
         Raises:
-            ValueError: NaN or infinite values in ``x``, a target out of range, a layer that does not run
-                or runs twice.
+            ValueError: NaN or infinite values in ``x``, or no samples; a target out of range; a layer that does
+                not run or runs twice.
         """
         check_input(x)
+        target = check_target(target, len(x))
         with evaluating(self.model):
             x = x.clone() if x.is_inference() else x.detach()
             return self.attribute(x, target).detach()
@@ -67,6 +68,8 @@ def check_input(x: Tensor) -> None:
         raise TypeError(f"x must be a tensor; got {type(x).__name__}")
     if not x.is_floating_point() or x.ndim < 2:
         raise ValueError(f"x must be a batch (N, …) of floating-point samples; got {x.dtype}, shape {tuple(x.shape)}")
+    if not len(x):
+        raise ValueError(f"x holds no samples; got shape {tuple(x.shape)}")
     if not math.isfinite(x.detach().sum()):  # one pass; only a doubtful sum is worth looking at every value
         broken = ~torch.isfinite(x).flatten(1).all(dim=1)
         if broken.any():

@@ -59,8 +59,8 @@ class GradCAMPlusPlus(ActivationMap):
         """One forward pass, and one backward pass down to the layer."""
         activation, gradient = gradient_at(self.model, self.layer, x, target)
         total = check_map(activation, self.layer).sum(dim=(2, 3), keepdim=True)
-        denominator = 2 * gradient**2 + total * gradient**3
-        alpha = torch.where(denominator == 0, 0, gradient**2 / denominator)
+        denominator = 2 + total * gradient  # g² cancelled: the powers of small gradients underflow
+        alpha = torch.where(denominator == 0, 0, 1 / denominator)
         weights = (alpha * gradient.clamp(min=0)).sum(dim=(2, 3), keepdim=True)
         return self.weighted(activation, weights)
 

@@ -7,6 +7,7 @@ from interpretability.attribution.base import Attribution
 from interpretability.attribution.batches import BATCH_SIZE, at_least, batches
 from interpretability.attribution.integrated import expanded
 from interpretability.gradients import gradient_at
+from interpretability.layers import check_rows
 from interpretability.targets import Target, repeat_target, resolve_target
 
 
@@ -45,7 +46,7 @@ class LayerConductance(Attribution):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_steps + 1 forward and backward passes, in batches."""
-        start = expanded(torch.as_tensor(self.baseline).to(x), x)
+        start = expanded(torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device), x)
         if target is None:
             with torch.no_grad():
                 target = resolve_target(self.model(x.clone()), None)
@@ -55,6 +56,7 @@ class LayerConductance(Attribution):
             k = len(alphas[steps])
             points = torch.lerp(start, x, alphas[steps].view(k, *[1] * x.ndim)).flatten(0, 1)  # (kN, …)
             h, gradient = gradient_at(self.model, self.layer, points, repeat_target(target, k))
+            check_rows(h, self.layer, len(points))
             path = torch.stack([h, gradient]).unflatten(1, (k, len(x)))  # (2, k, N, …)
             path = path if last is None else torch.cat([last, path], dim=1)
             piece = _trapezoids(*path)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, stacked
 from interpretability.gradients import point_gradient
-from interpretability.layers import capture, separates
+from interpretability.layers import capture, check_rows, separates
 from interpretability.names import unknown
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
 
@@ -66,14 +66,16 @@ class IntegratedGradients(Attribution):
 
     def _ends(self, x: Tensor, target: Target) -> tuple[tuple[Tensor, Tensor], Tensor, Target, bool]:
         """The path's ends, the difference in score, the target at ``x``, and whether the point alone decides it."""
-        baseline = torch.as_tensor(self.baseline).to(x)
+        baseline = torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device)
         both = torch.cat([expanded(baseline, x), x])
         layers = [] if self.layer is None else [self.layer]
         with torch.no_grad(), capture(self.model, layers) as outputs:
             logits = self.model(both.clone())
         target = resolve_target(logits[len(x) :], target)
         before, after = target_scores(logits, repeat_target(target, 2)).chunk(2)
-        start, end = (both if self.layer is None else outputs[self.layer]).chunk(2)
+        ends = both if self.layer is None else outputs[self.layer]
+        check_rows(ends, self.layer, len(both))
+        start, end = ends.chunk(2)
         alone = self.layer is None or separates(self.model, self.layer, x, end, logits[len(x) :])
         return (start, end), after - before, target, alone
 
@@ -103,8 +105,10 @@ def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
 
 
 def expanded(baseline: Tensor, x: Tensor) -> Tensor:
-    """``baseline`` in the shape of ``x``; a ValueError where it does not broadcast to that."""
+    """``baseline`` in the shape of ``x``; a ValueError where it does not broadcast to that, or is not finite."""
+    if not torch.isfinite(baseline).all():
+        raise ValueError("baseline holds NaN or infinite values")
     try:
         return baseline.expand_as(x)
     except RuntimeError:
-        raise ValueError(f"baseline {tuple(baseline.shape)} does not fit input {tuple(x.shape)}") from None
+        raise ValueError(f"baseline {tuple(baseline.shape)} does not fit {tuple(x.shape)}") from None

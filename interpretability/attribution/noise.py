@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.batches import BATCH_SIZE, at_least, batches
 from interpretability.gradients import gradient_at
+from interpretability.layers import check_rows
 from interpretability.targets import Target, repeat_target, resolve_target
 
 
@@ -55,6 +56,7 @@ class _NoisyGradient(Attribution):
             noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for _ in range(k)]).to(x)
             noisy = (x + sigma * noise[:, None]).flatten(0, 1)  # (kN, …)
             _, gradient = gradient_at(self.model, self.layer, noisy, repeat_target(target, k))
+            check_rows(gradient, self.layer, len(noisy))
             yield gradient.view(k, len(x), *gradient.shape[1:])
 
 

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, stacked
-from interpretability.layers import capture, forward_from, separates
+from interpretability.attribution.integrated import expanded
+from interpretability.layers import capture, check_rows, forward_from, separates
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
 
 
@@ -47,9 +48,10 @@ class Occlusion(Attribution):
         target = resolve_target(logits, target)
         whole = target_scores(logits, target)  # (N,)
         point = x if self.layer is None else outputs[self.layer]
+        check_rows(point, self.layer, len(x))
         alone = self.layer is None or separates(self.model, self.layer, x, point, logits)
         masks = window_masks(point, self.window, self.stride)  # (windows, h, w)
-        baseline = torch.as_tensor(self.baseline).to(point)
+        baseline = expanded(torch.as_tensor(self.baseline, dtype=point.dtype, device=point.device), point)
         total = torch.zeros(len(x), masks[0].numel()).to(point)
         for windows in batches(len(masks), len(x), self.batch_size, "occlusion"):
             covered = masks[windows]

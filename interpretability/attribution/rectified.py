@@ -21,7 +21,9 @@ LOWER_BOUND = {  # what the graph calls operations that cut off at a lower bound
     "ClampBackward1": "_saved_min",
     "HardtanhBackward0": "_saved_min_val",
     "ThresholdBackward0": "_saved_threshold",
+    "LeakyReluBackward0": "_saved_negative_slope",
 }
+EXTREMES = ("MaximumBackward0", "MinimumBackward0", "FmaxBackward0", "FminBackward0")
 
 
 class _RectifiedGradient(Attribution):
@@ -52,7 +54,8 @@ class GuidedBackprop(_RectifiedGradient):
     """The gradient that only lets positive influence pass, backwards, at open ReLUs   eq. 3.9.
 
     Springenberg et al. 2015, "Striving for simplicity", section 3.4. ReLU6 counts as a ReLU; activations
-    that are none pass the gradient as it is.
+    that are none pass the gradient as it is. One put together of arithmetic, as ``(z + z.abs()) / 2``, is not
+    recognised.
 
     Raises:
         ValueError: no ReLU between input and score, or an operation that may hide one.
@@ -76,7 +79,7 @@ def install(rule: Rule, scores: Tensor) -> int:
 
     Raises:
         ValueError: an operation that may hide a ReLU (a custom autograd function, a checkpoint, a compiled
-            block, a maximum with zero).
+            block, a maximum with zero, a mask over single activations).
     """
     relus = [node for node in graph_nodes(scores) if is_relu(node)]
     for node in relus:
@@ -101,11 +104,29 @@ def is_relu(node: Any) -> bool:
     name = node.name()
     if isinstance(node, torch.autograd.function.BackwardCFunction):
         raise ValueError(f"the model computes with {name}, which may hide ReLUs; write them as torch.relu or nn.ReLU")
-    if name == "MaximumBackward0" and any(_is_zero(side) for side in (node._saved_self, node._saved_other)):
+    if name in EXTREMES and any(_is_zero(side) for side in (node._saved_self, node._saved_other)):
         raise ValueError("the model takes a maximum with zero; write it as torch.relu or nn.ReLU")
+    if _masks_activations(node):
+        raise ValueError(f"the model masks its activations ({name}), which may be a ReLU; write that as torch.relu")
+    if name in ("ClampBackward0", "ClampMinBackward1"):  # the bounds are tensors
+        return _is_zero(node._saved_min)
     if name in LOWER_BOUND:
         return getattr(node, LOWER_BOUND[name]) == 0
     return name == "ReluBackward0"
+
+
+def _masks_activations(node: Any) -> bool:
+    """Whether ``node`` lets each single activation pass or not: ``z * (z > 0)``, ``torch.where(z > 0, z, 0)``."""
+    mask, constant = None, [below is None for below, _ in node.next_functions]
+    if node.name() == "WhereBackward0" and any(constant):
+        mask = node._saved_condition
+    elif node.name() == "MaskedFillBackward0":
+        mask = node._saved_mask
+    elif node.name() == "MulBackward0" and any(constant):
+        mask = node._saved_self if constant[0] else node._saved_other
+    if mask is None or [*mask.shape] != [*node._input_metadata[0].shape]:
+        return False
+    return mask.dtype == torch.bool or bool(((mask == 0) | (mask == 1)).all() and not mask.all())
 
 
 def _is_zero(operand: Tensor | None) -> bool:

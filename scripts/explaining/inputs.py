@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("images", nargs="*", type=Path, help="image files or folders of them; none: samples of --data")
     group.add_argument("--model", required=True, help="a torchvision name, or a checkpoint (or run folder) of ours")
     group.add_argument("--weights", help="for a torchvision name: weights by name, such as DEFAULT, or a local file")
-    group.add_argument("--data", choices=("digits", "mnist"), help="where samples come from; default: what it was trained on")
+    group.add_argument("--data", choices=("digits", "mnist"), help="where samples come from; default: where training did")
     group.add_argument("--data-dir", type=Path, help="where the MNIST files are; default: where training found them")
     group.add_argument("--split", choices=SPLITS, default="val", help="which samples")
     group.add_argument("--samples", type=int, default=8, help="how many samples")
@@ -78,9 +79,12 @@ def load(args: argparse.Namespace) -> Inputs:
     model = load_checkpoint(checkpoint)
     class_names = [str(digit) for digit in range(model.hparams["num_outputs"])]
     if args.images:
-        return Inputs(model, *_stacked(args.images, images.load_digit), class_names)
+        x, names = _stacked(args.images, images.load_digit)
+        check_shape(args.model, model, x)
+        return Inputs(model, x, names, class_names)
     choose_data(args, checkpoint)
     x, names, labels = samples(args)
+    check_shape(args.model, model, x)
     return Inputs(model, x, names, class_names, labels)
 
 
@@ -112,7 +116,17 @@ def load_checkpoint(path: Path) -> Any:
     kind = next((cls for name, cls in kinds.items() if name in weights), None)
     if kind is None:
         raise console.UserError(f"{path}: neither a LitCNN nor a LitMLP")
-    return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    try:
+        return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise console.UserError(f"{path}: its weights or settings do not fit {kind.__name__}: {error}") from None
+
+
+def check_shape(name: str, model: Any, x: "Tensor") -> None:
+    """Raise where the model was made for inputs of another shape than ``x``."""
+    wanted, given = tuple(model.hparams["input_shape"]), tuple(x.shape[1:])
+    if wanted != given:
+        raise console.UserError(f"{name}: takes inputs of shape {wanted}; the images are {given}")
 
 
 def choose_data(args: argparse.Namespace, checkpoint: Path) -> None:
@@ -150,7 +164,9 @@ def spatial_layers(model: "nn.Module", x: "Tensor", n: int) -> list[str]:
             continue
         shape = outputs[name].shape
         normalised_input, class_maps = shape == x.shape, shape[1] == classes
-        if len(shape) == 4 and shape[2] * shape[3] > 1 and not normalised_input and not class_maps:
+        if len(shape) != 4 or shape[2] * shape[3] == 1 or normalised_input or class_maps:
+            continue
+        if 0.5 <= shape[2] * x.shape[3] / (shape[3] * x.shape[2]) <= 2:  # else its axes are not (N, C, h, w)
             last[tuple(shape[2:])] = name
     return list(last.values())[-n:]
 
@@ -197,4 +213,13 @@ def _stacked(paths: Sequence[Path], read: Any) -> tuple["Tensor", list[str]]:
     import torch
 
     files = image_files(paths)
-    return torch.stack([read(path) for path in files]), [path.stem for path in files]
+    return torch.stack([read(path) for path in files]), distinct([path.stem for path in files])
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """``names``, numbered where one occurs again, so that what is written under them does not collide."""
+    given: dict[str, None] = {}
+    for name in names:
+        variants = chain([name], (f"{name}-{n}" for n in count(2)))
+        given[next(variant for variant in variants if variant not in given)] = None
+    return list(given)

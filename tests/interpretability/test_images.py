@@ -98,3 +98,29 @@ def test_a_digit_that_is_already_as_mnist_shows_it_stays_close(tmp_path):
 def test_an_image_without_ink_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"image\.png: no digit"):
         load_digit(saved(tmp_path, np.full((50, 50), 128, np.uint8)))
+
+
+def test_paper_without_a_digit_is_named(tmp_path):
+    shadow = np.tile(np.linspace(190, 235, 300), (400, 1))
+    noise = np.random.default_rng(0).normal(200, 12, (400, 300))
+    for name, paper in (("shadow.png", shadow), ("noise.png", noise)):
+        path = saved(tmp_path, paper.clip(0, 255).astype(np.uint8), name)
+        with pytest.raises(ValueError, match=f"{name}: no digit in it that stands out"):
+            load_digit(path)
+        paper[100:300, 140:160] = 20
+        drawn = load_digit(saved(tmp_path, paper.clip(0, 255).astype(np.uint8), name))
+        assert (drawn[0] > 0.5).any(dim=1).sum() == 20
+
+
+def test_a_tight_crop_that_touches_every_border_is_still_a_digit(tmp_path):
+    ring = np.full((60, 40), 240, np.uint8)
+    rows, columns = np.mgrid[-1:1:60j, -1:1:40j]
+    ring[(np.hypot(rows, columns) < 1.1) & (np.hypot(rows, columns) > 0.7)] = 30
+    image = load_digit(saved(tmp_path, ring))
+    assert image[0, 14, 14] == 0 and (image[0] > 0.5).any(dim=1).sum() == 20
+
+
+def test_floating_point_pixels_are_refused_instead_of_read_as_black(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.full((30, 30), 0.5, np.float32)), "float.tiff")
+    with pytest.raises(ValueError, match=r"float\.tiff: floating-point pixels"):
+        load_image(path)

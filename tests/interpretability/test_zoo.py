@@ -6,7 +6,7 @@ from torchvision import models
 from interpretability.attribution import GradCAM, Saliency
 from interpretability.images import load_image
 from interpretability.pixel_model import PixelModel
-from interpretability.zoo import image_sizes, load_torchvision
+from interpretability.zoo import image_sizes, load_state_dict, load_torchvision
 
 
 def test_pixels_are_normalised_before_the_model():
@@ -96,3 +96,14 @@ def test_the_real_network_agrees_with_captum_to_eight_digits(squeezenet_weights,
     ):
         assert theirs.abs().max() > 1e-3
         torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-8)
+
+
+def test_files_from_before_batches_were_counted_fit(tmp_path):
+    source = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    nn.init.normal_(source[1].running_mean)
+    state = {name: value for name, value in source.state_dict().items() if "num_batches" not in name}
+    torch.save(state, tmp_path / "old.pt")
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    load_state_dict(model, tmp_path / "old.pt")
+    assert source[1].running_mean.abs().max() > 0
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())

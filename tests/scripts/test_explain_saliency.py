@@ -1,5 +1,6 @@
 """`explain.py` and its subcommand `saliency`, run as a person would."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,49 @@ def test_the_default_layers_are_the_last_blocks_of_three_resolutions():
     ]  # fmt: skip
     resnet = models.resnet18().eval()
     assert inputs.spatial_layers(resnet, torch.rand(1, 3, 64, 64), 3) == ["layer2.1", "layer3.1", "layer4.1"]
+
+
+def test_layers_that_keep_channels_last_are_not_taken_for_maps():
+    class Last(torch.nn.Module):
+        def forward(self, x):
+            return x.repeat(1, 4, 1, 1).permute(0, 2, 3, 1)
+
+    pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AvgPool2d(2), Last(), pooled)
+    assert inputs.spatial_layers(net, torch.rand(1, 3, 30, 30), 3) == ["0", "1"]
+
+
+def test_images_of_one_name_do_not_overwrite_each_other():
+    assert inputs.distinct(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, explain):
+    from lightning import Trainer
+
+    from lit_models import LitMLP
+
+    model = LitMLP(hidden=(4,))  # of one number, not of images
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "toy.ckpt")
+    words = ["saliency", "--model", tmp_path / "toy.ckpt", "--output", tmp_path / "out"]
+    assert "toy.ckpt: takes inputs of shape (1,); the images are (1, 28, 28)" in explain(*words, code=2)
+    stored = torch.load(tmp_path / "toy.ckpt", weights_only=True)
+    stored["state_dict"]["output.weight"] = torch.zeros(3, 3)
+    torch.save(stored, tmp_path / "broken.ckpt")
+    words[2] = tmp_path / "broken.ckpt"
+    error = explain(*words, code=2)
+    assert "broken.ckpt: its weights or settings do not fit LitMLP" in error and "output.weight" in error
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("a file"), lambda path: path.mkdir(mode=0o500)])
+def test_an_output_that_cannot_be_written_is_named(tmp_path, squeezenet, make, explain):
+    make(tmp_path / "out")
+    Image.effect_noise((30, 30), 99).save(tmp_path / "image.png")
+    words = ["--method", "Saliency", "--layer", "input", "--output", tmp_path / "out" / "maps"]
+    if (tmp_path / "out").is_dir() and os.access(tmp_path / "out", os.W_OK):
+        pytest.skip("this user may write anywhere")
+    assert str(tmp_path / "out") in explain("saliency", tmp_path / "image.png", *squeezenet, *words, code=2)
 
 
 def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path, explain):
