@@ -11,6 +11,7 @@ from callbacks.figures import BLUE, GREY, ORANGE, displayable
 
 MAX_ANNOTATED = 20  # classes: more, and numbers in the cells can no longer be read
 MAX_TICKS = 40
+MAX_ROWS = 100
 PICTURE, BARS = 1.5, 0.6  # inches
 MAX_NAME = 16  # characters of a class's name beside a bar
 
@@ -43,16 +44,26 @@ def label_classes(axes: Axes, names: list[str]) -> None:
 
 
 def draw_per_class(precision: np.ndarray, recall: np.ndarray, names: list[str]) -> Figure:
-    """Precision and recall of each class as dots on a common axis, the worst class at the top."""
-    order = np.argsort(-np.minimum(precision, recall), kind="stable")
-    figure = Figure(figsize=(6.4, min(1.4 + 0.28 * len(names), 14.0)), layout="constrained")
+    """Precision and recall of each class as dots on a common axis, the worst class at the top.
+
+    A class whose recall is NaN was not tested: it is left out. So are all but the worst hundred.
+    """
+    tested = np.flatnonzero(np.isfinite(recall))
+    order = tested[np.argsort(-np.minimum(precision, recall)[tested], kind="stable")][-MAX_ROWS:]
+    dense = len(order) > MAX_TICKS
+    figure = Figure(figsize=(6.4, 1.4 + (0.17 if dense else 0.28) * len(order)), layout="constrained")
     axes = figure.add_subplot()
-    rows = np.arange(len(names))
+    rows = np.arange(len(order))
+    title = "Precision and recall of each class"
+    if len(order) < len(tested):
+        title = f"Precision and recall of the {len(order)} worst of {len(tested)} classes"
+    if len(tested) < len(names):
+        title += f"\n({len(names) - len(tested)} of {len(names)} classes were not tested)"
     axes.hlines(rows, precision[order], recall[order], color=GREY, linewidth=1.5, alpha=0.6)
     axes.plot(precision[order], rows, "o", color=BLUE, label="precision")
     axes.plot(recall[order], rows, "D", color=ORANGE, markersize=5, label="recall")
-    axes.set_yticks(rows, [names[index] for index in order], fontsize=9 if len(names) <= MAX_TICKS else 5)
-    axes.set(xlabel="share", ylabel="class", title="Precision and recall of each class")
+    axes.set_yticks(rows, [names[index] for index in order], fontsize=8 if dense else 9)
+    axes.set(xlabel="share", ylabel="class", title=title, ylim=(-0.8, len(order) - 0.2))
     axes.grid(axis="x", alpha=0.25)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

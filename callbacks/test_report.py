@@ -84,6 +84,8 @@ class TestReport(PictureCallback):
             return
         with self.harmless(trainer, pl_module):
             metrics = self._metrics.compute()
+            absent = metrics["confusion"].sum(1) == 0
+            metrics["recall"] = metrics["recall"].masked_fill(absent, math.nan)  # of nothing: not known, not 0
             confidences, hits = confidences_and_hits(self._metrics["calibration"])
             worst = self._gather_worst(trainer)
             names = class_names(trainer, len(metrics["precision"]))
@@ -131,6 +133,7 @@ class TestReport(PictureCallback):
             f"test/{key}/{name}": float(value)
             for key in ("precision", "recall")
             for name, value in zip(names, metrics[key])
+            if math.isfinite(value)
         }
         for logger in trainer.loggers:
             logger.log_metrics(per_class, step=trainer.global_step)

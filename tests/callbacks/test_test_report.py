@@ -49,6 +49,25 @@ def test_figures_agree_with_scikit_learn(tested):
     assert low < (labels == predicted).mean() < high
 
 
+def test_a_class_that_was_not_tested_has_no_recall(tmp_path):
+    data = blobs(N, n_classes=3)  # of four that the module knows
+    trainer = quiet_trainer(tmp_path, TestReport(), logger=(logger := OtherLogger()))
+    trainer.test(Classifier(), DataLoader(data, batch_size=16), verbose=False)
+    assert {f"test/recall/{index}" for index in range(3)} < logger.metrics.keys()
+    assert "test/recall/3" not in logger.metrics
+    recall = np.array([0.9, 0.2, np.nan, 0.7])
+    (axes,) = draw_per_class(np.array([0.8, 0.6, 0.0, 0.9]), recall, list("abcd")).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "d", "b"]
+    assert "1 of 4 classes were not tested" in axes.get_title()
+
+
+def test_of_many_classes_the_worst_are_drawn():
+    share = np.linspace(0, 1, 300)
+    (axes,) = draw_per_class(share, share, [str(index) for index in range(300)]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [str(index) for index in range(99, -1, -1)]
+    assert "100 worst of 300" in axes.get_title()
+
+
 def test_calibration_error_is_the_gap_in_each_bin(tested):
     metrics, data, probabilities, _ = tested
     confidence, predicted = probabilities.max(1)
