@@ -5,7 +5,7 @@ import torch
 from captum.attr import LayerConductance as CaptumLayerConductance
 from torch import nn
 
-from interpretability.attribution import LayerConductance
+from interpretability.attribution import IntegratedGradients, LayerConductance, Occlusion
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +24,16 @@ def test_with_a_linear_read_out_it_is_weight_times_change():
     change = model[:2](x) - model[:2](baseline)
     found = LayerConductance(model, "1", n_steps=3, baseline=baseline)(x, 2)
     torch.testing.assert_close(found, (model[2].weight[2] * change).detach())
+
+
+@pytest.mark.parametrize("make", [LayerConductance, IntegratedGradients, Occlusion])
+def test_a_number_as_baseline_has_the_precision_of_the_input(make):
+    options = {"window": 2, "stride": 1} if make is Occlusion else {"n_steps": 3}
+    model, x = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(18, 3)), torch.rand(2, 1, 4, 4)
+    layer = "0" if make is LayerConductance else None
+    number, tensor = (make(model, layer, baseline=value, **options)(x, 1) for value in (0.3, torch.tensor(0.3)))
+    assert tensor.abs().max() > 0.01
+    torch.testing.assert_close(number, tensor, rtol=0, atol=0)
 
 
 def test_against_a_replica_by_the_chain_rule():
