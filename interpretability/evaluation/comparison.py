@@ -4,6 +4,7 @@ The same pixels are deleted, the same squares covered, the same noise added and 
 every method, so that differences between rows are differences between methods.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -85,6 +86,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         if not self.radius > 0:
             raise ValueError(f"radius must be positive; got {self.radius}")
+        if not math.isfinite(self.baseline):
+            raise ValueError(f"baseline must be a finite number; got {self.baseline}")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Images that maximise classes, channels or neurons of a model: what it has learned to see."""
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,9 +90,17 @@ def load(args: argparse.Namespace) -> inputs.Inputs:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise console.UserError(f"--{option} must be at least 1; got {value}")
+    for option in (*recipes.PENALTIES, "diversity"):
+        if not math.isfinite(getattr(args, option) or 0.0):
+            raise console.UserError(f"--{option.replace('_', '-')} must be a finite number")
     side = args.size or side
-    grey = torch.full((1, channels, side, side), 0.5)
-    return inputs.Inputs(model, grey, ["grey"], names)
+    given = inputs.Inputs(model, torch.full((1, channels, side, side), 0.5), ["grey"], names)
+    try:
+        given.logits(given.images)
+    except RuntimeError as error:  # of a size that the layers cannot take
+        reason = console.shorten(str(error).splitlines()[0], 100)
+        raise console.UserError(f"--size: the model takes no images of {side} × {side} pixels ({reason})") from None
+    return given
 
 
 def choose(args: argparse.Namespace, given: inputs.Inputs) -> tuple[list[str], list["Objective"]]:

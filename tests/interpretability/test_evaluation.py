@@ -293,3 +293,8 @@ def test_csv_and_pictures_hold_every_method(tmp_path):
 def test_wrong_settings_are_named(option):
     with pytest.raises(ValueError, match=option):
         Settings(**{option: 0})
+
+
+def test_a_baseline_that_is_no_number_is_named():
+    with pytest.raises(ValueError, match="baseline must be a finite number; got nan"):
+        Settings(baseline=float("nan"))

@@ -97,6 +97,8 @@ def test_a_class_with_a_layer_has_its_name(tmp_path, capsys):
         (("--channel", "1"), r"name it with --layer"),
         (("--steps", "0"), r"--steps must be at least 1"),
         (("--size", "0"), r"--size must be at least 1"),
+        (("--size", "6"), r"--size: the model takes no images of 6 × 6 pixels"),
+        (("--l1", "nan"), r"--l1 must be a finite number"),
         (("--parameterization", "furier"), r"did you mean 'fourier'"),
     ],
 )
