@@ -46,12 +46,14 @@ def draw_maps(images: Tensor, rows: Mapping[str, Tensor], titles: Sequence[str])
         titles: of the columns.
 
     Raises:
-        ValueError: rows or titles that are not one per image.
+        ValueError: rows or titles that are not one per image, or maps that are not finite.
     """
-    images = images.detach().cpu()
+    images = images.detach().cpu().float()
     for label, maps in rows.items():
         if maps.ndim != 3 or len(maps) != len(images):
             raise ValueError(f"row {label!r} has shape {tuple(maps.shape)}; {len(images)} maps (h, w) are wanted")
+        if not torch.isfinite(maps).all():
+            raise ValueError(f"row {label!r} holds NaN or infinite values, which cannot be drawn")
     if len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images")
     height, width = images.shape[2:]
@@ -67,7 +69,7 @@ def draw_maps(images: Tensor, rows: Mapping[str, Tensor], titles: Sequence[str])
         axes.set_title(title, fontsize=9)
     for (*axes_row, bar), (label, maps) in zip(grid[1:], rows.items()):
         axes_row[0].set_ylabel(label, fontsize=9)
-        draw_row(figure, axes_row, bar, images, maps.detach().cpu())
+        draw_row(figure, axes_row, bar, images, maps.detach().cpu().double())
     return figure
 
 

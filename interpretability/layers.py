@@ -53,7 +53,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         raise ValueError("the model was created inside torch.inference_mode(); create or load it outside")
     for name, module in zip(names, modules):
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(f"layer {name!r} mixes the samples of a batch even in eval mode: track_running_stats=False")
+            raise ValueError(f"layer {name!r} mixes samples even in eval mode: it has track_running_stats=False")
     training = [module for module in modules if module.training]
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     try:

@@ -11,7 +11,7 @@ from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, 
 from interpretability.gradients import point_gradient
 from interpretability.layers import capture, check_rows, separates
 from interpretability.names import unknown
-from interpretability.targets import Target, repeat_target, resolve_target, target_scores
+from interpretability.targets import Target, check_logits, repeat_target, resolve_target, target_scores
 
 RULES = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
 TOLERANCE = 0.05  # of the difference in score, before the completeness error is worth a warning
@@ -71,6 +71,7 @@ class IntegratedGradients(Attribution):
         layers = [] if self.layer is None else [self.layer]
         with torch.no_grad(), capture(self.model, layers) as outputs:
             logits = self.model(both.clone())
+        check_logits(logits, len(both))
         target = resolve_target(logits[len(x) :], target)
         before, after = target_scores(logits, repeat_target(target, 2)).chunk(2)
         ends = both if self.layer is None else outputs[self.layer]

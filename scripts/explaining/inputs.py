@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("images", nargs="*", type=Path, help="image files or folders of them; none: samples of --data")
     group.add_argument("--model", required=True, help="a torchvision name, or a checkpoint (or run folder) of ours")
     group.add_argument("--weights", help="for a torchvision name: weights by name, such as DEFAULT, or a local file")
-    group.add_argument("--data", choices=("digits", "mnist"), help="where samples come from; default: where training did")
+    data = "where samples come from; default: what it was trained on"
+    group.add_argument("--data", choices=("digits", "mnist"), help=data)
     group.add_argument("--data-dir", type=Path, help="where the MNIST files are; default: where training found them")
     group.add_argument("--split", choices=SPLITS, default="val", help="which samples")
     group.add_argument("--samples", type=int, default=8, help="how many samples")

@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> None:
             raise console.nearest(name, METHODS, "method")
     given = inputs.load(args)
     layers = args.layer or [INPUT, *inputs.spatial_layers(given.model, given.images[:1], LAYERS)]
+    for name in args.method or ():
+        if METHODS[name].needs_layer and set(layers) == {INPUT}:
+            raise console.UserError(f"{name} explains a layer, not the input: name one with --layer")
     for name in layers:
         if name != INPUT:
             find_layer(given.model, name)

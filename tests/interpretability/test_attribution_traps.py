@@ -73,9 +73,19 @@ def test_an_image_that_is_no_batch_is_named():
             METHODS[name](net)(torch.rand(3, 9, 9), 0)
 
 
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"LRP"}))
+def test_a_model_that_returns_no_tensor_is_named(name, x):
+    class Dictionary(Residual):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(TypeError, match="logits as one tensor; it returned dict"):
+        METHODS[name](randomised(Dictionary()), "conv" if METHODS[name].needs_layer else None)(x, 1)
+
+
 def test_a_model_that_mixes_its_samples_is_named(x):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()).double()
-    with pytest.raises(ValueError, match="layer '1' mixes the samples"):
+    with pytest.raises(ValueError, match="layer '1' mixes samples"):
         Saliency(net)(x, 1)
 
 

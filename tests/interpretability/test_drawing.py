@@ -77,3 +77,12 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
         save_figure(Broken(), path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["figure.png"]
+
+
+def test_maps_that_are_not_finite_are_named_and_half_precision_is_drawn(tmp_path):
+    images, maps = torch.rand(1, 1, 8, 8), torch.rand(1, 8, 8)
+    save_figure(draw_maps(images.bfloat16(), {"half": maps.bfloat16()}, ["a"]), tmp_path / "half.png")
+    assert (tmp_path / "half.png").stat().st_size > 1000
+    maps[0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match="row 'broken' holds NaN"):
+        draw_maps(images, {"broken": maps}, ["a"])

@@ -45,6 +45,7 @@ def test_help_names_the_subcommands_without_torch(explain):
     )
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "(default: None)" not in done.stdout and "(default: val)" in done.stdout
     assert "--target" in done.stdout and done.stdout.endswith("False\n"), done.stderr
 
 
@@ -86,6 +87,7 @@ def test_a_folder_of_images_gives_figures_arrays_and_predictions(tmp_path, squee
         (["--target", "1000"], "class 1000 is out of range: the model has 1000 outputs"),
         (["--target", "CARDIGAN"], "class 'CARDIGAN' is ambiguous: use its index, one of 264, 474"),
         (["--method", "Salincy"], "unknown method 'Salincy'; did you mean 'Saliency'?"),
+        (["--method", "GradCAM", "--layer", "input"], "GradCAM explains a layer, not the input: name one with --layer"),
         (["--layer", "feature.12"], "unknown layer 'feature.12'; did you mean 'features.12'"),
     ],
 )
