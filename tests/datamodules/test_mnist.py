@@ -109,6 +109,7 @@ def test_a_damaged_file_is_named(small_mnist, tmp_path, damage, name):
         (gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 1, 28, 28) + bytes(28 * 28))[:-9], "gzip"),
         (b"", "magic number|gzip"),
     ],
+    ids=["magic", "count", "shape", "cut short", "empty"],
 )
 def test_idx_files_that_lie_are_refused(content, message):
     with pytest.raises(DataFileError, match=message):
