@@ -37,6 +37,7 @@ class InMemoryDataModule(LightningDataModule):
     num_outputs: int
     class_names: tuple[str, ...] | None = None
     passes_per_epoch = 1
+    validates = True  # whether there is a validation split
 
     def __init__(
         self,
@@ -80,9 +81,9 @@ class InMemoryDataModule(LightningDataModule):
         )
         batch_size = self.batch_size if training else self.eval_batch_size
         return InMemoryLoader(
-            dataset,
-            min(batch_size, len(dataset)),
-            sampler,
+            dataset=dataset,
+            batch_size=min(batch_size, len(dataset)),
+            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

@@ -89,14 +89,9 @@ class InMemoryLoader(DataLoader):
     """
 
     def __init__(self, dataset: InMemoryDataset, batch_size: int, sampler: Sampler | None = None, **options: Any):
-        super().__init__(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            collate_fn=ready_batch,
-            generator=torch.Generator(),
-            **options,
-        )
+        # as defaults, for Lightning makes a loader anew from its attributes (``--trainer.overfit_batches``)
+        options = {"collate_fn": ready_batch, "generator": torch.Generator(), **options}
+        super().__init__(dataset, batch_size=batch_size, sampler=sampler, **options)
         self._handed_out = 0
         self._skip = 0
 

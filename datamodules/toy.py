@@ -48,6 +48,7 @@ class ToyDataModule(InMemoryDataModule):
         super().__init__(batch_size=len(self.kept) if batch_size is None else batch_size, shuffle_seed=shuffle_seed)
         self.save_hyperparameters()
         self.passes_per_epoch = passes_per_epoch
+        self.validates = bool(self.held_out)
 
     def load_splits(self) -> dict[Split, InMemoryDataset]:
         """Training points, and the held-out ones as validation where there are any."""

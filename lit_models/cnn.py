@@ -85,6 +85,13 @@ class LitCNN(LightningModule):
         check_range("the smallest of channels", min(channels, default=1), 1)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
+        for name, value in (("mean", mean), ("std", std)):
+            if torch.as_tensor(value).numel() not in (1, input_shape[0]):
+                raise ValueError(
+                    f"{name} must be one number, or one for each of {input_shape[0]} channels, got {value}"
+                )
+        if not (torch.as_tensor(std) > 0).all():
+            raise ValueError(f"std must be above 0, got {std}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         if schedule not in ("one_cycle", "constant"):
@@ -109,7 +116,11 @@ class LitCNN(LightningModule):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, num_outputs)
         self.to(memory_format=torch.channels_last)
-        self.example_input_array = torch.zeros(1, *input_shape)  # for the summary's sizes
+
+    @property  # type: ignore[misc]
+    def example_input_array(self) -> Tensor:
+        """An empty image of the model's dtype, for the summary's sizes."""
+        return torch.zeros(1, *self.hparams["input_shape"], dtype=self.mean.dtype)
 
     def embed(self, x: Tensor) -> Tensor:
         """The penultimate features (N, hidden) of images (N, C, H, W) in [0, 1]."""

@@ -1,17 +1,19 @@
 """LightningCLI for this project: any model, data and callback by name, one folder a run, shapes from the data."""
 
+import importlib
+import inspect
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -19,13 +21,14 @@ import callbacks  # noqa: F401  (names that a configuration may use without thei
 import datamodules  # noqa: F401
 import lit_models  # noqa: F401
 from callbacks import RandomState, RunProgress
-from console import UserError
+from console import UserError, shorten
 from training.arguments import Arguments
 from training.interrupts import StopWhenAsked
 from training.messages import condense
-from training.run_directory import MetricsFile, new_run_directory
+from training.run_directory import MetricsFile, new_run_directory, read_checkpoint
 
 SHAPES = ("input_shape", "num_outputs")
+MAX_SEED = 2**32 - 1  # what NumPy accepts
 
 
 def as_list(value: Any) -> Any:
@@ -33,19 +36,51 @@ def as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def from_yaml(text: str, source: str) -> Any:
+    """The value that ``text`` stands for; where it is no YAML the error names ``source`` and the place."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """The settings in a configuration file; an error that names it where it holds none."""
+    try:
+        settings = from_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8") from error
+    if not isinstance(settings, dict):
+        raise UserError(
+            f"{path} must hold settings such as 'trainer: {{max_epochs: 3}}', not {shorten(repr(settings), 60)}"
+        )
+    return settings
+
+
+def asks_for(class_path: str, name: str) -> bool:
+    """Whether the class's constructor takes an argument of this name, itself or by handing ``**kwargs`` on."""
+    module, _, class_name = class_path.rpartition(".")
+    for base in getattr(importlib.import_module(module), class_name).__mro__:
+        parameters = inspect.signature(base.__init__).parameters
+        if name in parameters:
+            return True
+        if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return False
+
+
 def given_shapes(arguments: Arguments) -> dict[str, Any]:
     """The shapes that configuration files or options name by hand; the later wins."""
     given: dict[str, Any] = {}
     for path in arguments.configs:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        model = settings.get("model") if isinstance(settings, dict) else None
+        model = settings_in(path).get("model")
         init_args = model.get("init_args") if isinstance(model, dict) else None
         given |= {name: init_args[name] for name in SHAPES if isinstance(init_args, dict) and name in init_args}
     for name in SHAPES:
         pattern = re.compile(rf"--model\.(?:init_args\.)?{name}(?:=(.*))?")
         for word, following in zip(arguments.rest, [*arguments.rest[1:], ""]):
             if found := pattern.fullmatch(word):
-                given[name] = yaml.safe_load(following if found[1] is None else found[1])
+                given[name] = from_yaml(following if found[1] is None else found[1], f"--model.{name}")
     return given
 
 
@@ -54,16 +89,21 @@ class Checkpoints:
     """What ``best.ckpt`` follows, and how often checkpoints are considered.
 
     Args:
-        monitor: the logged metric that decides which epoch is best.
+        monitor: the logged metric that decides which epoch is best; None for ``val/loss``, or for ``train/loss``
+            where the datamodule says by ``validates = False`` that it holds nothing out.
         mode: whether a smaller (``min``) or a larger (``max``) value is better.
         every_n_epochs: epochs between two checkpoints.
     """
 
-    monitor: str = "val/loss"
+    monitor: str | None = None
     mode: Literal["min", "max"] = "min"
     every_n_epochs: int = 1
 
-    def callbacks(self, folder: Path) -> list[ModelCheckpoint]:
+    def __post_init__(self) -> None:
+        if self.every_n_epochs < 1:
+            raise ValueError(f"--checkpoint.every_n_epochs must be at least 1, got {self.every_n_epochs}")
+
+    def callbacks(self, folder: Path, data: LightningDataModule) -> list[ModelCheckpoint]:
         """One keeps ``best.ckpt``, the other ``last.ckpt``; both in ``folder``, both overwritten in place."""
         shared: dict[str, Any] = {
             "dirpath": folder,
@@ -71,7 +111,8 @@ class Checkpoints:
             "enable_version_counter": False,
             "save_on_train_epoch_end": True,
         }
-        best = ModelCheckpoint(filename="best", monitor=self.monitor, mode=self.mode, **shared)
+        monitor = self.monitor or ("val/loss" if getattr(data, "validates", True) else "train/loss")
+        best = ModelCheckpoint(filename="best", monitor=monitor, mode=self.mode, **shared)
         return [best, ModelCheckpoint(filename="last", **shared)]
 
 
@@ -113,7 +154,7 @@ class BacklitCLI(LightningCLI):
         """The data's ``input_shape`` or ``num_outputs``; a different one given by hand is an error."""
         flows, given = getattr(data, name, None), self.given_shapes.get(name)
         source = type(data).__name__
-        if flows is None and given is None:
+        if flows is None and given is None and asks_for(self.config["model"]["class_path"], name):
             raise UserError(f"{source} does not say its {name}; give it that attribute, or --model.{name}")
         if flows is not None and given is not None and as_list(flows) != as_list(given):
             raise UserError(
@@ -127,6 +168,12 @@ class BacklitCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise UserError(condense(str(error), parser._option_string_actions)) from error
+        for name in ("trainer", "checkpoint"):
+            if not isinstance(self.config[name], Namespace):
+                raise UserError(f"--{name} must hold options of its own, not {self.config[name]!r}")
+        seed = self.config["seed_everything"]
+        if seed is not None and not 0 <= seed <= MAX_SEED:
+            raise UserError(f"--seed_everything must be from 0 to {MAX_SEED}, got {seed}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and checkpoints where a run is written."""
@@ -138,18 +185,27 @@ class BacklitCLI(LightningCLI):
         self.folder = resume.parents[1] if resume else new_run_directory(root, self.arguments.experiment)
         if settings["logger"] in (None, True):
             kwargs["logger"] = self._loggers(self.folder)
+        elif settings["logger"] is False and settings["callbacks"]:
+            # it refuses to run without a logger, and would have nothing to say
+            settings["callbacks"] = [c for c in settings["callbacks"] if not isinstance(c, LearningRateMonitor)]
+        kwargs["default_root_dir"] = self.folder  # where things go that are written without a logger
         checkpoints = self.folder / "checkpoints"
         ours: list[Callback] = [RandomState(), StopWhenAsked(checkpoints / "last.ckpt")]
         if settings["enable_progress_bar"] is not False:
             ours.append(RunProgress())
         if not settings["fast_dev_run"] and settings["enable_checkpointing"] is not False:
-            ours += self.config_init["checkpoint"].callbacks(checkpoints)
+            ours += self.config_init["checkpoint"].callbacks(checkpoints, self.config_init["data"])
         self.trainer_defaults["callbacks"] = ours
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except BaseException:
+            with suppress(OSError):  # leave no empty folder of a run that never began
+                self.folder.rmdir()
+            raise
 
     def _loggers(self, folder: Path) -> list:
         resume = self.arguments.resume
-        step = None if resume is None else torch.load(resume, weights_only=True, map_location="cpu")["global_step"]
+        step = None if resume is None else read_checkpoint(resume)["global_step"]
         tensorboard = TensorBoardLogger(
             folder.parents[1], folder.parent.name, folder.name, default_hp_metric=False, purge_step=step
         )

@@ -19,6 +19,7 @@ from training.cli import BacklitCLI
 from training.interrupts import Interrupted
 from training.messages import condense
 from training.results import log_hyperparameters, results_table
+from training.run_directory import check_fits
 
 # said by libraries about themselves, nothing that a user of this program could act on
 NOISE = (
@@ -27,6 +28,7 @@ NOISE = (
     r".*`sync_dist=True`.*",
     r"Checkpoint directory .* exists and is not empty",
     r"Trying to infer the `batch_size`",
+    r"Be aware that when using `ckpt_path`",
     r"Total length of `list` across ranks is zero",
     r"The number of training batches .* is smaller than the logging interval",
 )
@@ -40,11 +42,11 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Configuration errors of the libraries become errors of the person who wrote the configuration."""
+def user_errors(*more: type[Exception]) -> Iterator[None]:
+    """Configuration errors of the libraries, and ``more``, become errors of the person who wrote the configuration."""
     try:
         yield
-    except (ValueError, MisconfigurationException, ArithmeticError, pickle.UnpicklingError) as error:
+    except (ValueError, MisconfigurationException, ArithmeticError, pickle.UnpicklingError, *more) as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__
@@ -54,13 +56,15 @@ def user_errors() -> Iterator[None]:
 def build(arguments: Arguments, write_run: bool = True) -> BacklitCLI:
     """Model, data and Trainer from the command line; ``EXPERIMENT --help`` ends here, with every option."""
     quiet_libraries()
-    with user_errors():
+    with user_errors(TypeError):  # what libraries say of ``--trainer.devices=abc``
         return BacklitCLI(arguments, write_run)
 
 
 def train(arguments: Arguments, started: float) -> int | None:
     """Fit, test the best checkpoint, print the results; the exit code of an interrupted run otherwise."""
     cli = build(arguments)
+    if arguments.resume:
+        check_fits(arguments.resume, cli.model)
     cli.save_config()
     try:
         with user_errors():
@@ -108,6 +112,7 @@ def run_test_stage(cli: BacklitCLI, checkpoint: Path | None) -> dict[str, float]
 def evaluate(arguments: Arguments, checkpoint: Path) -> None:
     """Print the test stage's results for ``checkpoint``; pictures go beside it, under ``evaluation/``."""
     cli = build(arguments, write_run=False)
+    check_fits(checkpoint, cli.model)
     with user_errors():
         metrics = run_test_stage(cli, checkpoint)
     if not metrics:
