@@ -163,9 +163,7 @@ ACTIVATIONS = {
 # --- dropout ----------------------------------------------------------------------------------------------
 
 
-def dropout_forward(
-    a: Tensor, p: float | Tensor, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+def dropout_forward(a: Tensor, p: float | Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """``a m``, the mask m being 0 with probability p, else 1 / (1 − p), so that E[m] = 1 (eq. 2.10).
 
     ``p`` may be a tensor (…, 1, 1) with a probability for each network; networks along whose dimension it has

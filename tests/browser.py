@@ -55,9 +55,7 @@ class Browser:
 
     def press(self, *keys: str) -> None:
         """Press keys one after another."""
-        strokes = [
-            {"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")
-        ]
+        strokes = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self.call("POST", "/actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
 
     def point(self, selector: str, across: float, down: float, click: bool = False) -> None:

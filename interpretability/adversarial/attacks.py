@@ -122,9 +122,7 @@ def deepfool(
     return reached
 
 
-def _nearest_boundary(
-    model: nn.Module, x: Tensor, predicted: Tensor, candidates: Tensor, bounds: Bounds
-) -> Tensor:
+def _nearest_boundary(model: nn.Module, x: Tensor, predicted: Tensor, candidates: Tensor, bounds: Bounds) -> Tensor:
     """The step from x (N, …) to the nearest of the boundaries with ``candidates`` (N, R); eq. 8.8."""
     n, r = candidates.shape
     gaps: list[Tensor] = []

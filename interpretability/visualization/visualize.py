@@ -102,9 +102,7 @@ class _AllSeen(Exception):
 def _scores(objectives: Sequence[Objective], each: int, outputs: Outputs) -> Tensor:
     """The score of every image (M·N,), each group of N by its own objective."""
     groups = {name: output.split(each) for name, output in outputs.items()}
-    scores = [
-        one.score({name: groups[name][index] for name in one.layers}) for index, one in enumerate(objectives)
-    ]
+    scores = [one.score({name: groups[name][index] for name in one.layers}) for index, one in enumerate(objectives)]
     return torch.cat(scores)
 
 

@@ -73,9 +73,7 @@ def run(args: argparse.Namespace) -> None:
         attack_some(args, given, slice(first, first + ROWS), predicted, wanted)
 
 
-def tell_beforehand(
-    args: argparse.Namespace, given: inputs.Inputs, predicted: "Tensor", wanted: int | None
-) -> None:
+def tell_beforehand(args: argparse.Namespace, given: inputs.Inputs, predicted: "Tensor", wanted: int | None) -> None:
     """A line for whatever makes an attack pointless."""
     if args.attack != "deepfool" and args.epsilon < PIXEL_STEP:
         print(f"note: ε = {args.epsilon:.4g} is below an 8-bit pixel's step of 1/255: nothing of it outlives rounding")

@@ -89,9 +89,7 @@ def train(
         (w.repeat(*lead[:1], len(settings), 1, 1), b.repeat(*lead[:1], len(settings), 1))
         for w, b in ((w[None], b[None]) for w, b in start)
     ]
-    decays, dropouts = (
-        torch.tensor(values).repeat_interleave(seeds)[None, :, None, None] for values in zip(*settings)
-    )
+    decays, dropouts = (torch.tensor(values).repeat_interleave(seeds)[None, :, None, None] for values in zip(*settings))
     stops = None if stop_at is None else torch.tensor(stop_at).repeat_interleave(seeds).expand(lead)
     return train_networks(
         X,

@@ -91,9 +91,7 @@ def test_captums_trapezoid_rule_breaks_completeness_and_ours_keeps_it():
     x = torch.rand(2, 1, 2, 3, dtype=torch.float64)
     score = net(x)[:, 1]
     ours = IntegratedGradients(net, n_steps=10, rule="riemann_trapezoid")(x, 1).sum(dim=(1, 2, 3))
-    theirs = captum.attr.IntegratedGradients(net).attribute(
-        x.clone(), target=1, n_steps=10, method="riemann_trapezoid"
-    )
+    theirs = captum.attr.IntegratedGradients(net).attribute(x.clone(), target=1, n_steps=10, method="riemann_trapezoid")
     torch.testing.assert_close(ours, score, rtol=0, atol=1e-12)
     torch.testing.assert_close(theirs.sum(dim=(1, 2, 3)), 0.9 * score, rtol=0, atol=1e-7)
 

@@ -15,7 +15,7 @@ from interpretability.page.builder import offered_classes
 from interpretability.page.cache import digest, model_digest
 from interpretability.page.encoding import pack
 
-HOSTILE = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>", 'a"b\'c&amp;{{ 7*7 }}', "plain"]
+HOSTILE = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>", "a\"b'c&amp;{{ 7*7 }}", "plain"]
 
 
 def small_net(width=6):
