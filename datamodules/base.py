@@ -102,7 +102,11 @@ class InMemoryDataModule(LightningDataModule):
         The datamodule stores it, for Lightning restores a loader's own state only where no scheduler asked for
         the number of steps beforehand.
         """
-        return self._train_loader.state_dict() if self._train_loader is not None else {}
+        if self._train_loader is None or self.trainer is None:
+            return {}
+        place = self._train_loader.state_dict()
+        finished = place["handed_out"] >= self.trainer.num_training_batches  # fewer, where the Trainer limits them
+        return {"handed_out": 0} if finished else place
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Keep the place for the loader that is made next."""

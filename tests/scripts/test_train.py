@@ -125,6 +125,20 @@ def ask_at(step: int):
     return hook
 
 
+def test_a_limited_epoch_is_a_whole_one_when_resumed(here, monkeypatch):
+    options = [*SMALL[1:], "--trainer.max_epochs=3", "--trainer.limit_train_batches=4"]
+    assert train("digits", *options, "--trainer.default_root_dir=whole") == 0
+    monkeypatch.setattr(sys.modules["training.cli"].StopWhenAsked, "on_train_batch_end", ask_at(4))
+    assert train("digits", *options, "--trainer.default_root_dir=broken") == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    broken = only_run(here / "broken", "digits")
+    assert train("--resume", str(broken)) == 0
+    resumed = weights(broken / "checkpoints" / "last.ckpt")
+    expected = weights(only_run(here / "whole", "digits") / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_run_with_a_checkpoint_to_go_on_from(here, signum, code):
