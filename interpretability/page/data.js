@@ -31,9 +31,12 @@ function el(tag, properties = {}, ...children) {
 
 function loaded(uri) {
   if (!uri) return Promise.resolve(null);
-  const image = new Image();
-  image.src = uri;
-  return image.decode().then(() => image);
+  return new Promise((resolve, reject) => {
+    const image = new Image();
+    image.onload = () => resolve(image);
+    image.onerror = reject;
+    image.src = uri;
+  });
 }
 
 const effect = (value) => (Math.abs(value) < 0.0005 ? "0" : (value < 0 ? "−" : "+") + magnitude(Math.abs(value)));
