@@ -16,7 +16,7 @@ regression: $(VENV)/.installed  ## Task 1: every regulariser on the eleven point
 	$(BIN)/python scripts/regression.py $(ARGS)
 
 test: $(VENV)/.installed-test  ## the tests that take less than three minutes
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 $(ARGS)
 
 test-all: $(VENV)/.installed-test  ## also several processes, browser and slow ones
 	$(BIN)/pytest -n 2 -m "not faults" $(ARGS)
