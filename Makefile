@@ -21,8 +21,8 @@ test: $(VENV)/.installed-test  ## the tests that take less than three minutes
 test-all: $(VENV)/.installed-test  ## also several processes, browser and slow ones
 	$(BIN)/pytest -n 2 -m "not faults" $(ARGS)
 
-faults: $(VENV)/.installed-test  ## faults injected for a long time
-	$(BIN)/pytest -m faults $(ARGS)
+faults: $(VENV)/.installed-test  ## hold every promise of docs/reliability.md by its fault, and write that page
+	$(BIN)/pytest -n 2 -m "" tests/reliability $(wildcard tests/hostile) --promises docs/reliability.md $(ARGS)
 
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

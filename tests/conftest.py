@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors; the tests' proce
 import pytest
 import torch
 
+from promises import pytest_addoption, pytest_configure, record_promise  # noqa: F401  (hooks and a fixture)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("BACKLIT_SHARED", ROOT.parent / "shared"))
 
