@@ -70,6 +70,8 @@ class InMemoryDataModule(LightningDataModule):
     def _loader(self, split: Split) -> InMemoryLoader:
         dataset, training = self.splits[split], split == "train"
         trainer = self.trainer
+        if trainer is not None and len(dataset) < trainer.world_size:
+            raise ValueError(f"{trainer.world_size} processes cannot share {len(dataset)} {split} sample(s)")
         seed = self.shuffle_seed if self.shuffle_seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
         sampler = EpochSampler(
             dataset,

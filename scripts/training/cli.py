@@ -23,6 +23,7 @@ import lit_models  # noqa: F401
 from callbacks import RandomState, RunProgress
 from console import UserError, shorten
 from training.arguments import Arguments
+from training.checkpoints import AtomicCheckpoints
 from training.interrupts import StopWhenAsked
 from training.messages import condense
 from training.run_directory import MetricsFile, new_run_directory, read_checkpoint
@@ -196,6 +197,8 @@ class BacklitCLI(LightningCLI):
         if not settings["fast_dev_run"] and settings["enable_checkpointing"] is not False:
             ours += self.config_init["checkpoint"].callbacks(checkpoints, self.config_init["data"])
         self.trainer_defaults["callbacks"] = ours
+        plugins = settings["plugins"] or []
+        kwargs["plugins"] = [AtomicCheckpoints(), *(plugins if isinstance(plugins, list) else [plugins])]
         try:
             return super().instantiate_trainer(**kwargs)
         except BaseException:

@@ -20,11 +20,14 @@ RUN_DIRECTORY = "BACKLIT_RUN_DIRECTORY"  # how the processes that a run starts l
 def new_run_directory(root: Path, experiment: str) -> Path:
     """Make ``root/runs/<experiment>/<date>_<time>``, with a number behind it where that is taken.
 
-    Other ranks of the same run get the folder that the first one made.
+    Other ranks of the same run get the folder that the first one made. Where something else than this program
+    started them (torchrun), they get a name that stands for it, for they write nothing.
     """
     if RUN_DIRECTORY in os.environ:
         return Path(os.environ[RUN_DIRECTORY])
     parent = root / "runs" / experiment
+    if rank_zero_only.rank:
+        return parent / "of the first rank"
     parent.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     attempt = 1

@@ -75,6 +75,10 @@ def train(arguments: Arguments, started: float) -> int | None:
             metrics |= run_test_stage(cli, best_checkpoint(cli))
     except (SystemExit, KeyboardInterrupt) as stop:
         return interrupted(cli, stop)
+    except OSError as error:
+        if error.filename is None:  # a write that failed after the file was opened, as on a full disk
+            error.filename = str(cli.folder)
+        raise
     if cli.folder is not None and cli.trainer.is_global_zero:
         log_hyperparameters(cli.trainer, metrics)
         print(results_table(metrics))
@@ -96,9 +100,9 @@ def interrupted(cli: BacklitCLI, stop: BaseException) -> int:
 
 
 def best_checkpoint(cli: BacklitCLI) -> Path | None:
-    """``best.ckpt`` of this run, if it was written."""
+    """``best.ckpt`` of this run, if it was written; the first rank, which wrote it, tells the others."""
     best = cli.folder / "checkpoints" / "best.ckpt" if cli.folder else None
-    return best if best is not None and best.is_file() else None
+    return cli.trainer.strategy.broadcast(best if best is not None and best.is_file() else None)
 
 
 def run_test_stage(cli: BacklitCLI, checkpoint: Path | None) -> dict[str, float]:
