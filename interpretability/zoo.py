@@ -9,6 +9,7 @@ from torchvision.models import _meta
 
 from interpretability.names import listing, unknown
 from interpretability.pixel_model import PixelModel
+from interpretability.plain_files import load_plain
 
 OWN_NORMALISATION = ("googlenet", "inception_v3")  # their trained weights want torchvision's extra transform
 
@@ -53,12 +54,7 @@ def image_sizes(name: str) -> tuple[int, int]:
 
 def load_state_dict(model: nn.Module, path: str | Path) -> None:
     """Load the state dict in the file ``path`` into ``model``; ValueError where it does not fit."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # whatever unpickling of a foreign file runs into
-        raise ValueError(f"{path}: no weights that can be read safely ({type(error).__name__})") from None
+    state = load_plain(path)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
@@ -86,11 +87,11 @@ class LitCNN(LightningModule):
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
         for name, value in (("mean", mean), ("std", std)):
-            if torch.as_tensor(value).numel() not in (1, input_shape[0]):
+            if np.size(value) not in (1, input_shape[0]):
                 raise ValueError(
                     f"{name} must be one number, or one for each of {input_shape[0]} channels, got {value}"
                 )
-        if not (torch.as_tensor(std) > 0).all():
+        if not np.all(np.asarray(std) > 0):
             raise ValueError(f"std must be above 0, got {std}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ class Normalize(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
-        if not torch.all(self.std > 0):
+        if not np.all(np.asarray(std) > 0):  # not of the buffer, which has no value on the meta device
             raise ValueError(f"std must be positive, not {std}")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,12 @@ def report_error(error: BaseException | str) -> None:
         error = f"{error.filename}: {error.strerror}"
     lines = [line.rstrip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     for index, line in enumerate(lines[:MAX_ERROR_LINES]):
-        print(shorten(f"error: {line}" if index == 0 else f"  {line}", 500), file=sys.stderr)
+        print(shorten(printable(f"error: {line}" if index == 0 else f"  {line}"), 500), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with escapes for what a terminal would obey instead of showing: it may be a file's name."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -54,6 +59,12 @@ class ArgumentParser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", HelpFormatter)
         super().__init__(*args, **kwargs)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:
+        """As argparse does, which would make an empty list of ``--option=--``."""
+        if action.nargs is None and arg_strings == ["--"]:
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         """One line, with the nearest option where one was unknown."""

@@ -41,7 +41,7 @@ def number(text: str) -> float:
     try:
         above, _, below = text.partition("/")
         value = float(Fraction(above.strip()) / Fraction(below.strip() or 1))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction like 2/255") from None
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a finite number from 0 on")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 SPLITS = ("test", "val", "train")
 BATCH_ROWS = 16
+CHECKPOINT_KEYS = ("state_dict", "hyper_parameters")
 
 
 @dataclass(frozen=True)
@@ -103,24 +104,38 @@ def checkpoint_path(name: str) -> Path | None:
 
 def load_checkpoint(path: Path) -> Any:
     """A ``LitCNN`` or ``LitMLP`` from its checkpoint, in eval mode on the CPU; which one, its weights' names tell."""
-    import torch
-
+    from interpretability.plain_files import load_plain
     from lit_models import LitCNN, LitMLP
 
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except OSError:
-        raise
-    except Exception as error:
-        raise console.UserError(f"{path}: no checkpoint that can be read safely ({type(error).__name__})") from None
+    content = load_plain(path)
+    weights, settings = (content.get(key) if isinstance(content, dict) else None for key in CHECKPOINT_KEYS)
+    if not isinstance(weights, dict) or not isinstance(settings, dict):
+        raise console.UserError(f"{path}: not a checkpoint of a run; one holds {', '.join(CHECKPOINT_KEYS)}")
     kinds = {"head.weight": LitCNN, "output.weight": LitMLP}
     kind = next((cls for name, cls in kinds.items() if name in weights), None)
     if kind is None:
         raise console.UserError(f"{path}: neither a LitCNN nor a LitMLP")
     try:
+        check_settings(kind, settings, weights)
         return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise console.UserError(f"{path}: its weights or settings do not fit {kind.__name__}: {error}") from None
+    except Exception as error:  # settings of the wrong kind fail anywhere in the model
+        reason = console.shorten(" ".join(str(error).split()), 200)
+        raise console.UserError(f"{path}: its weights or settings do not fit {kind.__name__}: {reason}") from None
+
+
+def check_settings(kind: Any, settings: dict[str, Any], weights: dict[str, Any]) -> None:
+    """Raise where the model of these settings would have other weights; made without memory, however large it would be."""
+    import inspect
+
+    import torch
+
+    known = inspect.signature(kind.__init__).parameters
+    with torch.device("meta"):
+        wanted = kind(**{name: value for name, value in settings.items() if name in known}).state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        shapes = [tuple(getattr(found.get(name), "shape", ("absent",))) for found in (weights, wanted)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{name} is {shapes[0]} in the file, {shapes[1]} by its settings")
 
 
 def check_shape(name: str, model: Any, x: "Tensor") -> None:
@@ -132,11 +147,15 @@ def check_shape(name: str, model: Any, x: "Tensor") -> None:
 
 def choose_data(args: argparse.Namespace, checkpoint: Path) -> None:
     """Fill in ``--data`` and ``--data-dir`` from the data that the checkpoint was trained on."""
-    import torch
+    from datamodules.mnist_files import raw_folder
+    from interpretability.plain_files import load_plain
 
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True).get("datamodule_hyper_parameters", {})
-    args.data = args.data or ("mnist" if "data_dir" in stored else "digits")
-    args.data_dir = args.data_dir or Path(stored.get("data_dir", "data"))
+    stored = load_plain(checkpoint).get("datamodule_hyper_parameters")
+    folder = stored.get("data_dir") if isinstance(stored, dict) else None
+    args.data = args.data or ("digits" if folder is None else "mnist")
+    if args.data_dir is None:  # a folder that somebody else's checkpoint names is read, but never made
+        there = isinstance(folder, str) and raw_folder(folder).is_dir()
+        args.data_dir = Path(folder if there else "data")
 
 
 def samples(args: argparse.Namespace) -> tuple["Tensor", list[str], "Tensor"]:

@@ -6,14 +6,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from console import UserError, shorten
+from interpretability.plain_files import load_plain
 
-CHECKPOINT_KEYS = {"state_dict", "epoch", "global_step", "pytorch-lightning_version"}
+CHECKPOINT_KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
 RUN_DIRECTORY = "BACKLIT_RUN_DIRECTORY"  # how the processes that a run starts learn its folder
 
 
@@ -45,18 +45,19 @@ def new_run_directory(root: Path, experiment: str) -> Path:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a run's checkpoint holds, on the CPU; UserError where the file is damaged or something else."""
     try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged file fails in many ways, none of them documented
-        raise UserError(f"{path} is not a whole checkpoint: {shorten(' '.join(str(error).split()), 120)}") from error
-    if not isinstance(checkpoint, dict) or CHECKPOINT_KEYS - checkpoint.keys():
-        raise UserError(f"{path} is not a whole checkpoint: one holds {', '.join(sorted(CHECKPOINT_KEYS))}")
+        checkpoint = load_plain(path)
+    except ValueError as error:
+        raise UserError(f"{error}. Is there another one in {path.parent}?") from None
+    for name, kind in CHECKPOINT_KEYS.items():
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(name), kind):
+            raise UserError(f"{path} is not a whole checkpoint: one holds {', '.join(CHECKPOINT_KEYS)}")
     return checkpoint
 
 
 def check_fits(path: Path, model: LightningModule) -> None:
     """Raise UserError where the checkpoint's weights are not this model's, by name or by shape."""
     stored, wanted = read_checkpoint(path)["state_dict"], model.state_dict()
-    shapes = [{name: value.shape for name, value in weights.items()} for weights in (stored, wanted)]
+    shapes = [{name: getattr(value, "shape", None) for name, value in weights.items()} for weights in (stored, wanted)]
     names = sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
     if names and model.strict_loading:
         raise UserError(f"{path} does not fit {type(model).__name__}: {shorten(', '.join(names), 120)}")

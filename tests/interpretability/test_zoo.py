@@ -35,9 +35,9 @@ def test_unknown_names_and_weights_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"features.0.weight": torch.zeros(1)}, "does not fit SqueezeNet: it lacks .*classifier.1.bias"),
-        ([1, 2], "holds no state dict"),
-        (b"junk", "no weights that can be read safely"),
+        ({"features.0.weight": torch.zeros(1)}, ": does not fit SqueezeNet: it lacks .*classifier.1.bias"),
+        ([1, 2], ": holds no state dict"),
+        (b"junk", " cannot be read safely"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path, content, words):
@@ -46,7 +46,7 @@ def test_a_file_that_does_not_fit_is_named(tmp_path, content, words):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=rf"weights\.pt: {words}"):
+    with pytest.raises(ValueError, match=rf"weights\.pt{words}"):
         load_torchvision("squeezenet1_0", path)
 
 
