@@ -2,6 +2,7 @@
 
 from callbacks.diagnostics import WeightDiagnostics
 from callbacks.early_stopping import EarlyStopping
+from callbacks.epoch_means import EpochMeans
 from callbacks.figures import tensorboard_command
 from callbacks.random_state import RandomState
 from callbacks.regression_plot import RegressionPlot
@@ -12,6 +13,7 @@ from callbacks.tsne.logger import TSNELogger
 
 __all__ = [
     "EarlyStopping",
+    "EpochMeans",
     "RandomState",
     "RegressionPlot",
     "RunProgress",

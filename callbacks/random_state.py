@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from callbacks.ranks import of_all_ranks
+
 
 def get_random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's generators, as plain numbers and tensors."""
@@ -41,11 +43,7 @@ class RandomState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collect the states of all ranks; every rank comes through here."""
-        states: list[Any] = [get_random_state()]
-        if trainer.world_size > 1:
-            states = states * trainer.world_size
-            torch.distributed.all_gather_object(states, get_random_state())
-        checkpoint["random_states"] = states
+        checkpoint["random_states"] = of_all_ranks(trainer, get_random_state())
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the states until the first batch; a run on another number of ranks starts afresh."""

@@ -244,6 +244,19 @@ class LitMLP(LightningModule):
         step_schedules(self.trainer.lr_scheduler_configs, "epoch", self.current_epoch + 1)
         checks.finite_weights(self.parameters(), self.global_step)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The losses of an epoch that was cut short, for its mean; those of every rank."""
+        losses = [self._losses] * (self.trainer.world_size if self._trainer else 1)
+        if len(losses) > 1:
+            torch.distributed.all_gather_object(losses, self._losses)
+        checkpoint["epoch_losses"] = losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        losses = checkpoint.get("epoch_losses", [])
+        if self._trainer and len(losses) == self.trainer.world_size:
+            self._losses = list(losses[self.trainer.global_rank])
+
     # --- validation and test ------------------------------------------------------------------------------
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

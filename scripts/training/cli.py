@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import callbacks  # noqa: F401  (names that a configuration may use without their package)
 import datamodules  # noqa: F401
 import lit_models  # noqa: F401
-from callbacks import RandomState, RunProgress
+from callbacks import EpochMeans, RandomState, RunProgress
 from console import UserError, shorten
 from training.arguments import Arguments
 from training.checkpoints import AtomicCheckpoints
@@ -191,7 +191,7 @@ class BacklitCLI(LightningCLI):
             settings["callbacks"] = [c for c in settings["callbacks"] if not isinstance(c, LearningRateMonitor)]
         kwargs["default_root_dir"] = self.folder  # where things go that are written without a logger
         checkpoints = self.folder / "checkpoints"
-        ours: list[Callback] = [RandomState(), StopWhenAsked(checkpoints / "last.ckpt")]
+        ours: list[Callback] = [RandomState(), EpochMeans(), StopWhenAsked(checkpoints / "last.ckpt")]
         if settings["enable_progress_bar"] is not False:
             ours.append(RunProgress())
         if not settings["fast_dev_run"] and settings["enable_checkpointing"] is not False:

@@ -43,6 +43,7 @@ class StopWhenAsked(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Within an epoch: save and stop."""
         if self._agreed(trainer, pl_module) and not trainer.is_last_batch:
+            trainer._logger_connector.update_train_step_metrics()  # Lightning would, after this hook
             trainer.save_checkpoint(self.last)
             raise Interrupted(self.asked)
 
