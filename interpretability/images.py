@@ -1,13 +1,17 @@
 """Image files as tensors, read as a person would expect."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import functional as transforms
 
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")  # others start programs (EPS) or are rarely looked after
+MOST_PIXELS = 89_000_000  # a few kilobytes can hold gigabytes
+WIDE_ENOUGH = 1000  # pixels of the shorter side of a photo of a digit
 LONGEST_ASPECT = 8  # what lies further out than this many widths is cropped away in any case
 MAX_INKED_BORDER, MIN_SEPARATION = 0.3, 0.8  # noise on empty paper reaches 0.64, a smooth shadow 0.75, digits 0.82
 DIGIT_SIZE, DIGIT_BOX = 28, 20  # MNIST: the ink fits a 20×20 box, its centre of mass in the middle of 28×28
@@ -21,7 +25,7 @@ def load_image(path: str | Path, size: int = 224, resize: int | None = None) -> 
 
     Raises:
         OSError: no such file.
-        ValueError: not an image, or a damaged one.
+        ValueError: not an image, a damaged one, or one that unpacks to more than 89 million pixels.
     """
     image = _centre(read_image(path).convert("RGB"))
     image = transforms.resize(image, [resize or round(size * 256 / 224)])
@@ -34,7 +38,9 @@ def load_digit(path: str | Path) -> Tensor:
     The ink is told from the paper by Otsu's threshold (the border is paper), cropped, scaled into a 20×20
     box and centred by its mass. Raises as :func:`load_image` does, and ValueError where no ink stands out.
     """
-    grey = np.asarray(read_image(path).convert("L"), dtype=np.float32) / 255
+    image = read_image(path).convert("L")
+    image = image.reduce(max(1, min(image.size) // WIDE_ENOUGH))  # a photo's further pixels only cost memory
+    grey = np.asarray(image, dtype=np.float32) / 255
     ink = 1 - grey if np.median(_border(grey)) > grey.mean() else grey
     threshold = _otsu(ink)
     if np.ptp(ink) < 0.1:
@@ -52,15 +58,25 @@ def load_digit(path: str | Path) -> Tensor:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The image upright, in mode RGB or L, transparency laid over white."""
+    """The image upright, in mode RGB or L, transparency laid over white; of an animation its first picture."""
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, before it is unpacked
+            file = Image.open(path, formats=FORMATS)
+        with file:
+            if file.width * file.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
             image = ImageOps.exif_transpose(file)
             image.load()
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not an image that can be read ({error})") from None
+    except Image.DecompressionBombError:
+        most = f"more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
+        raise ValueError(f"{path}: not an image that can be read ({most})") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not an image that can be read; one is {', '.join(FORMATS)}") from None
+    except Exception as error:  # a damaged file fails in many ways, few of them documented
+        raise ValueError(f"{path}: not an image that can be read ({error or type(error).__name__})") from None
     if image.mode == "F":
         raise ValueError(f"{path}: floating-point pixels do not say how bright white is; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling

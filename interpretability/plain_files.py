@@ -19,7 +19,7 @@ def load_plain(path: str | Path) -> Any:
     try:
         _check_archive(Path(path))
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # a damaged or foreign file fails in many ways, none of them documented
         raise ValueError(f"{path} cannot be read safely: {_reason(error)}; nothing in it was run") from None

@@ -28,10 +28,12 @@ class PictureCache:
     def get(self, key: str, shape: tuple[int, int, int]) -> Tensor | None:
         """The picture (C, H, W) in [0, 1] under ``key``; None where there is none, or a damaged one."""
         try:
-            with Image.open(self._path(key)) as file:
+            with Image.open(self._path(key), formats=("PNG",)) as file:
+                if file.size != (shape[2], shape[1]):
+                    return None
                 file.load()
                 pixels = np.asarray(file)
-        except (OSError, SyntaxError, ValueError):
+        except Exception:  # a damaged file fails in many ways, few of them documented
             return None
         picture = torch.from_numpy(pixels.copy()).float().view(*pixels.shape[:2], -1).permute(2, 0, 1) / 255
         return picture if tuple(picture.shape) == shape and pixels.dtype == np.uint8 else None

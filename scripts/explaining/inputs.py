@@ -119,7 +119,7 @@ def load_checkpoint(path: Path) -> Any:
         check_settings(kind, settings, weights)
         return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
     except Exception as error:  # settings of the wrong kind fail anywhere in the model
-        reason = console.shorten(" ".join(str(error).split()), 200)
+        reason = console.shorten(" ".join(str(error).partition(" If you trust")[0].split()), 250)
         raise console.UserError(f"{path}: its weights or settings do not fit {kind.__name__}: {reason}") from None
 
 

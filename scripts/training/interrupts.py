@@ -28,10 +28,12 @@ class StopWhenAsked(Callback):
     def __init__(self, last: Path):
         self.last = last
         self.asked = 0
+        self.began = False  # whether training has begun, with everything restored that there was to restore
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over both signals, after Lightning has registered its own handlers."""
+        self.began = True
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._previous[signum] = signal.signal(signum, self._note)
 

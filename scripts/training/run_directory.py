@@ -14,6 +14,7 @@ from console import UserError, shorten
 from interpretability.plain_files import load_plain
 
 CHECKPOINT_KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
+BUILDER = "lightning.pytorch.cli.instantiate_module"
 RUN_DIRECTORY = "BACKLIT_RUN_DIRECTORY"  # how the processes that a run starts learn its folder
 
 
@@ -51,6 +52,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     for name, kind in CHECKPOINT_KEYS.items():
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(name), kind):
             raise UserError(f"{path} is not a whole checkpoint: one holds {', '.join(CHECKPOINT_KEYS)}")
+    settings = checkpoint.get("hyper_parameters")
+    builder = settings.get("_instantiator", BUILDER) if isinstance(settings, dict) else BUILDER
+    if builder != BUILDER:
+        raise UserError(f"{path} asks to be built by {shorten(str(builder), 60)}, not by Lightning; nothing in it was run")
     return checkpoint
 
 

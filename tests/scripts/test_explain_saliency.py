@@ -175,7 +175,7 @@ def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path, explain):
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
-    with pytest.raises(console.UserError, match=r"junk\.ckpt cannot be read safely"):
+    with pytest.raises(ValueError, match=r"junk\.ckpt cannot be read safely"):
         inputs.load_checkpoint(tmp_path / "junk.ckpt")
     with pytest.raises(console.UserError, match=r"there is no checkpoint .*absent\.ckpt"):
         inputs.checkpoint_path(str(tmp_path / "absent.ckpt"))
