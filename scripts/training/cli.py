@@ -43,6 +43,8 @@ def from_yaml(text: str, source: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise UserError(f"{source} is not valid YAML: its lists or maps are nested too deeply") from None
 
 
 def settings_in(path: Path) -> dict[str, Any]:
@@ -122,13 +124,14 @@ class BacklitCLI(LightningCLI):
 
     Args:
         arguments: the command line, split.
-        write_run: make a folder with logger and checkpoints; without, the Trainer only evaluates.
+        write_run: make a folder with logger and checkpoints; without, the Trainer leaves no trace.
+        without: kinds of callbacks to leave out of those that are configured.
     """
 
     trainer: Trainer
 
-    def __init__(self, arguments: Arguments, write_run: bool = True):
-        self.arguments, self.write_run = arguments, write_run
+    def __init__(self, arguments: Arguments, write_run: bool = True, without: tuple[type[Callback], ...] = ()):
+        self.arguments, self.write_run, self.without = arguments, write_run, without
         self.folder: Path | None = None
         self.given_shapes = given_shapes(arguments)
         files = [word for path in arguments.configs for word in ("--config", str(path))]
@@ -146,8 +149,9 @@ class BacklitCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Checkpoint settings, and the shapes that flow from the data into a model that asks for them."""
+        """Checkpoint settings, the space of ``tune.py``, and the shapes that flow into a model that asks for them."""
         parser.add_class_arguments(Checkpoints, "checkpoint")
+        parser.add_argument("--tune", type=dict[str, Any] | None, default=None, help="what tune.py searches")
         for name in SHAPES:
             parser.link_arguments("data", f"model.init_args.{name}", partial(self._shape, name), apply_on="instantiate")
 
@@ -178,17 +182,17 @@ class BacklitCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and checkpoints where a run is written."""
-        if not self.write_run:
-            return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
         settings = self.config_init["trainer"]
+        if not self.write_run:
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+        self._leave_out(settings, kwargs.get("logger", settings["logger"]))
+        if not self.write_run:
+            return super().instantiate_trainer(**kwargs)
         resume = self.arguments.resume
         root = Path(settings["default_root_dir"] or ".")
         self.folder = resume.parents[1] if resume else new_run_directory(root, self.arguments.experiment)
         if settings["logger"] in (None, True):
             kwargs["logger"] = self._loggers(self.folder)
-        elif settings["logger"] is False and settings["callbacks"]:
-            # it refuses to run without a logger, and would have nothing to say
-            settings["callbacks"] = [c for c in settings["callbacks"] if not isinstance(c, LearningRateMonitor)]
         kwargs["default_root_dir"] = self.folder  # where things go that are written without a logger
         checkpoints = self.folder / "checkpoints"
         ours: list[Callback] = [RandomState(), EpochMeans(), StopWhenAsked(checkpoints / "last.ckpt")]
@@ -206,6 +210,15 @@ class BacklitCLI(LightningCLI):
                 self.folder.rmdir()
             raise
 
+    def _leave_out(self, settings: Any, logger: Any) -> None:
+        """Drop the callbacks that this run goes without."""
+        without = self.without
+        if logger is False:  # it refuses to run without one, and would have nothing to say
+            without = (*without, LearningRateMonitor)
+        given = settings["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        settings["callbacks"] = [callback for callback in given if not isinstance(callback, without)]
+
     def _loggers(self, folder: Path) -> list:
         resume = self.arguments.resume
         step = None if resume is None else read_checkpoint(resume)["global_step"]
@@ -218,6 +231,5 @@ class BacklitCLI(LightningCLI):
         """Write the resolved settings to ``config.yaml`` in the run's folder; only the first rank does."""
         if self.folder is None or not self.trainer.is_global_zero:
             return
-        partial = self.folder / "config.yaml.partial"
-        partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
-        os.replace(partial, self.folder / "config.yaml")
+        with whole_file(self.folder / "config.yaml") as partial:
+            partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")

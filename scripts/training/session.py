@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lightning import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import tensorboard_command
-from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, shorten
 from training.arguments import Arguments
 from training.cli import BacklitCLI
-from training.interrupts import Interrupted
+from training.interrupts import Interrupted, StopWhenAsked
 from training.messages import condense
 from training.results import log_hyperparameters, results_table
 from training.run_directory import check_fits
@@ -53,11 +54,11 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
         raise cause or UserError(condense(str(error))) from error
 
 
-def build(arguments: Arguments, write_run: bool = True) -> BacklitCLI:
+def build(arguments: Arguments, write_run: bool = True, without: tuple[type[Callback], ...] = ()) -> BacklitCLI:
     """Model, data and Trainer from the command line; ``EXPERIMENT --help`` ends here, with every option."""
     quiet_libraries()
     with user_errors(TypeError):  # what libraries say of ``--trainer.devices=abc``
-        return BacklitCLI(arguments, write_run)
+        return BacklitCLI(arguments, write_run, without)
 
 
 def train(arguments: Arguments, started: float) -> int | None:
@@ -67,12 +68,7 @@ def train(arguments: Arguments, started: float) -> int | None:
         check_fits(arguments.resume, cli.model)
     cli.save_config()
     try:
-        with user_errors():
-            fit_start = time.monotonic()
-            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=arguments.resume, weights_only=True)
-            fit_seconds = time.monotonic() - fit_start
-            metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
-            metrics |= run_test_stage(cli, best_checkpoint(cli))
+        metrics, fit_seconds = fit_and_test(cli)
     except (SystemExit, KeyboardInterrupt) as stop:
         return interrupted(cli, stop)
     except OSError as error:
@@ -86,6 +82,30 @@ def train(arguments: Arguments, started: float) -> int | None:
         print(f"run {cli.folder}")
         print(f"watch: {tensorboard_command(cli.folder.parents[1])}")
     return None
+
+
+def fit_and_test(cli: BacklitCLI) -> tuple[dict[str, float], float]:
+    """Train, or go on training, and test the best checkpoint; the metrics, and the seconds of training."""
+    with user_errors():
+        start = time.monotonic()
+        with told_by_name(cli):
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.arguments.resume, weights_only=True)
+        seconds = time.monotonic() - start
+        metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
+        return metrics | run_test_stage(cli, best_checkpoint(cli)), seconds
+
+
+@contextmanager
+def told_by_name(cli: BacklitCLI) -> Iterator[None]:
+    """Whatever fails while a checkpoint is put back into model, optimisers and callbacks becomes an error that names it."""
+    try:
+        yield
+    except Exception as error:
+        began = any(isinstance(callback, StopWhenAsked) and callback.began for callback in cli.trainer.callbacks)
+        if began or cli.arguments.resume is None or isinstance(error, (UserError, OSError)):
+            raise
+        reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
+        raise UserError(f"{cli.arguments.resume} does not fit this run or is damaged ({reason})") from error
 
 
 def interrupted(cli: BacklitCLI, stop: BaseException) -> int:
