@@ -138,14 +138,15 @@ class LitCNN(LightningModule):
         smoothing = self.hparams["label_smoothing"] if stage == "train" else 0.0
         loss = F.cross_entropy(logits, t, label_smoothing=smoothing)
         accuracy = (logits.argmax(dim=1) == t).float().mean()
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(x), sync_dist=True)
+        size: Any = float(len(x))  # Lightning's mean of integers over ranks would be rounded down
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         self.log(
             f"{stage}/accuracy",
             accuracy,
             prog_bar=stage != "train",
             on_step=False,
             on_epoch=True,
-            batch_size=len(x),
+            batch_size=size,
             sync_dist=True,
         )
         return loss

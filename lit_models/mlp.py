@@ -233,7 +233,7 @@ class LitMLP(LightningModule):
         """Log sparingly, for a tiny network's step costs less than one call of ``log``."""
         trainer: Any = self.trainer
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:
-            self.log("train/loss_step", loss)
+            self.log("train/loss_step", loss, sync_dist=True)
         if self._ends_epoch(batch_idx) or 0 < trainer.max_steps <= trainer.global_step:
             mean = math.fsum(self._losses) / len(self._losses)
             self.log("train/loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
@@ -278,7 +278,8 @@ class LitMLP(LightningModule):
         checks.finite(t, "targets")
         y = self(x)
         loss, _ = functional.LOSSES[self.loss].forward(y, t)
-        self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(x))
+        size: Any = float(len(x))  # Lightning's mean of integers over ranks would be rounded down
+        self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
         if self.loss == "cross_entropy":
             accuracy = getattr(self, f"{stage}_accuracy")
             accuracy(y, t)

@@ -32,7 +32,7 @@ class SmallMNIST(MNISTDataModule):
         return {
             "train": InMemoryDataset(images, labels, order[self.val_size :]),
             "val": InMemoryDataset(images, labels, order[: self.val_size]),
-            "test": InMemoryDataset(images, labels, torch.arange(self.n_train, self.n_train + 100)),
+            "test": InMemoryDataset(images, labels, torch.arange(self.n_train, self.n_train + 99)),
         }
 
 

@@ -50,7 +50,7 @@ def environment(**more: str) -> dict[str, str]:
     """This one's, with ``tests/`` importable and no rank or folder of another run in it."""
     ranks = (RUN_DIRECTORY, "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: value for name, value in os.environ.items() if name not in ranks}
-    return kept | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"} | more
+    return kept | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"} | more
 
 
 @contextmanager

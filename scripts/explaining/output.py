@@ -1,8 +1,9 @@
 """Files that subcommands write: whole or not at all."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from console import whole_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,10 +14,8 @@ def write_arrays(path: Path, **arrays: Any) -> Path:
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
     return path
 
 
@@ -25,7 +24,6 @@ def write_pixels(path: Path, image: "Tensor") -> Path:
     from torchvision.transforms.functional import to_pil_image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    to_pil_image((image * 255).round().byte()).save(temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        to_pil_image((image * 255).round().byte()).save(partial, format="PNG")
     return path

@@ -1,13 +1,13 @@
 """Attribution maps of images, at the input and at layers, as figures and raw arrays."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import console
 from explaining import inputs
+from explaining.output import write_arrays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,11 +110,7 @@ def write(
         "names": np.array([given.names[n] for n, _ in columns]),
         "targets": np.array([c for _, c in columns]),
     }
-    temporary = path.with_name(f".{path.name}.npz")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, **about, **arrays)
-    os.replace(temporary, f"{path}.npz")
-    print(f"{path}.npz")
+    print(write_arrays(Path(f"{path}.npz"), **about, **arrays))
 
 
 def print_predictions(given: inputs.Inputs, logits: "Tensor") -> None:

@@ -1,7 +1,6 @@
 """The table, the pictures and TensorBoard's copy of both."""
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from console import whole_file
 from regressing.experiment import Experiment
 from regressing.fits import Fit
 from regressing.selection import Outcome
@@ -61,19 +61,16 @@ def print_table(rows: Sequence[dict[str, object]]) -> None:
 
 def write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
     """The table as CSV, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def write_figure(path: Path, figure: Figure) -> None:
     """A PNG, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=140)
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=140)
 
 
 def write_tensorboard(

@@ -1,13 +1,13 @@
 """Checkpoints that are whole or not there, whatever happens while they are written."""
 
 import io
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from console import whole_file
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -29,11 +29,5 @@ class AtomicCheckpoints(TorchCheckpointIO):
             self._folders.add(path.parent)
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        partial = path.with_name(f"{path.name}.partial")
-        try:
+        with whole_file(path) as partial:
             partial.write_bytes(content.getbuffer())
-            os.replace(partial, path)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise type(error)(error.errno, f"the checkpoint cannot be written: {error.strerror}", str(path)) from error

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import callbacks  # noqa: F401  (names that a configuration may use without thei
 import datamodules  # noqa: F401
 import lit_models  # noqa: F401
 from callbacks import EpochMeans, RandomState, RunProgress
-from console import UserError, shorten
+from console import UserError, shorten, whole_file
 from training.arguments import Arguments
 from training.checkpoints import AtomicCheckpoints
 from training.interrupts import StopWhenAsked

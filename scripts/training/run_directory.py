@@ -10,7 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from console import UserError, shorten
+from console import UserError, shorten, whole_file
 from interpretability.plain_files import load_plain
 
 CHECKPOINT_KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
@@ -122,12 +122,10 @@ class MetricsFile(Logger):
         if not self.rows:
             return
         columns = list(dict.fromkeys(["epoch", "step", *sorted({key for row in self.rows for key in row})]))
-        partial = self.path.with_suffix(".csv.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(partial, self.path)
         self.unsaved = 0
 
     @rank_zero_only
