@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 Schedule = Literal["one_cycle", "constant"]
+Padding = Literal["same", "valid"]
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
@@ -19,15 +20,55 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
         raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
 
 
-def conv_stage(inputs: int, outputs: int, kernel_size: int, convs: int, batch_norm: bool) -> nn.Sequential:
-    """``convs`` times convolution, batch norm and ReLU at full resolution, then 2×2 max-pooling."""
+def conv_stage(
+    inputs: int, outputs: int, kernel_size: int, convs: int, batch_norm: bool, padding: int
+) -> nn.Sequential:
+    """``convs`` convolutions, each with batch norm and ReLU, halved by 2×2 max-pooling.
+
+    The pooling comes right behind the last convolution: ReLU commutes with it, and four times fewer values are left.
+    """
     layers: list[nn.Module] = []
     for index in range(convs):
         inputs = inputs if index == 0 else outputs
-        layers.append(nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=not batch_norm))
+        layers.append(nn.Conv2d(inputs, outputs, kernel_size, padding=padding, bias=not batch_norm))
+        layers += [nn.MaxPool2d(2)] if index == convs - 1 else []
         layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
         layers.append(nn.ReLU())
-    return nn.Sequential(*layers, nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def side_after(side: int, stages: int, convs: int, lost: int) -> int:
+    """What is left of an image's side when each convolution takes ``lost`` pixels and each stage halves the rest."""
+    for _ in range(stages):
+        side = (side - convs * lost) // 2
+    return side
+
+
+def check_options(h: Any) -> None:
+    """Raise ValueError, naming the option, where the arguments of ``LitCNN`` are out of range."""
+    check_range("dropout", h.dropout, 0, 1)
+    check_range("label_smoothing", h.label_smoothing, 0, 1)
+    check_range("weight_decay", h.weight_decay, 0)
+    check_range("learning_rate", h.learning_rate, 0)
+    for name in ("convs_per_stage", "hidden", "num_outputs", "kernel_size"):
+        check_range(name, h[name], 1)
+    check_range("the smallest of channels", min(h.channels, default=1), 1)
+    if len(h.betas) != 2 or not all(0 <= beta < 1 for beta in h.betas):
+        raise ValueError(f"betas must be two numbers in [0, 1), got {list(h.betas)}")
+    if len(h.input_shape) != 3:
+        raise ValueError(f"LitCNN takes images of input_shape (C, H, W), got {tuple(h.input_shape)}")
+    for name in ("mean", "std"):
+        if np.size(h[name]) not in (1, h.input_shape[0]):
+            raise ValueError(
+                f"{name} must be one number, or one for each of {h.input_shape[0]} channels, got {h[name]}"
+            )
+    if not np.all(np.asarray(h.std) > 0):
+        raise ValueError(f"std must be above 0, got {h.std}")
+    if h.kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, got {h.kernel_size}")
+    for name, kinds in (("schedule", Schedule), ("padding", Padding)):
+        if h[name] not in get_args(kinds):
+            raise ValueError(f"unknown {name} {h[name]!r}; there are: {', '.join(get_args(kinds))}")
 
 
 class LitCNN(LightningModule):
@@ -38,6 +79,7 @@ class LitCNN(LightningModule):
         num_outputs: the number of classes K.
         channels: output channels of each stage; every stage halves height and width.
         kernel_size: side of the convolutions; odd.
+        padding: ``same`` keeps the size under a convolution, ``valid`` loses its border and is cheaper.
         convs_per_stage: convolutions before each pooling.
         hidden: width of the penultimate layer, what ``embed`` returns.
         batch_norm: normalise after each convolution.
@@ -62,6 +104,7 @@ class LitCNN(LightningModule):
         num_outputs: int = 10,
         channels: Sequence[int] = (24, 32),
         kernel_size: int = 5,
+        padding: Padding = "same",
         convs_per_stage: int = 1,
         hidden: int = 256,
         batch_norm: bool = False,
@@ -75,45 +118,24 @@ class LitCNN(LightningModule):
         std: float | Sequence[float] = 0.3081,
     ):
         super().__init__()
-        check_range("dropout", dropout, 0, 1)
-        check_range("label_smoothing", label_smoothing, 0, 1)
-        check_range("weight_decay", weight_decay, 0)
-        check_range("learning_rate", learning_rate, 0)
-        check_range("convs_per_stage", convs_per_stage, 1)
-        check_range("hidden", hidden, 1)
-        check_range("num_outputs", num_outputs, 1)
-        check_range("kernel_size", kernel_size, 1)
-        check_range("the smallest of channels", min(channels, default=1), 1)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
-        for name, value in (("mean", mean), ("std", std)):
-            if np.size(value) not in (1, input_shape[0]):
-                raise ValueError(
-                    f"{name} must be one number, or one for each of {input_shape[0]} channels, got {value}"
-                )
-        if not np.all(np.asarray(std) > 0):
-            raise ValueError(f"std must be above 0, got {std}")
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-        if schedule not in ("one_cycle", "constant"):
-            raise ValueError(f"unknown schedule {schedule!r}; there are: one_cycle, constant")
-        if len(input_shape) != 3:
-            raise ValueError(f"LitCNN takes images of input_shape (C, H, W), got {tuple(input_shape)}")
-        depth, height, width = input_shape
-        shrunk = min(height, width) >> len(channels)
-        if not channels or shrunk < 1:
-            raise ValueError(f"channels: {len(channels)} stages do not fit images of {height}×{width}")
         self.save_hyperparameters()
+        check_options(self.hparams)
+        depth, *sides = input_shape
+        margin = kernel_size // 2 if padding == "same" else 0
+        sides = [side_after(side, len(channels), convs_per_stage, kernel_size - 1 - 2 * margin) for side in sides]
+        if not channels or min(sides) < 1:
+            height, width = input_shape[1:]
+            raise ValueError(f"channels: {len(channels)} stages do not fit images of {height}×{width}")
         self.register_buffer("mean", torch.as_tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std).view(-1, 1, 1), persistent=False)
         self.stages = nn.Sequential(
             *(
-                conv_stage(inputs, outputs, kernel_size, convs_per_stage, batch_norm)
+                conv_stage(inputs, outputs, kernel_size, convs_per_stage, batch_norm, margin)
                 for inputs, outputs in zip([depth, *channels], channels)
             )
         )
-        area = (height >> len(channels)) * (width >> len(channels))
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(channels[-1] * area, hidden), nn.ReLU())
+        flat = channels[-1] * math.prod(sides)
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, num_outputs)
         self.to(memory_format=torch.channels_last)

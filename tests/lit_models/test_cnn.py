@@ -22,16 +22,32 @@ def trainer(**options) -> Trainer:
     return Trainer(accelerator="cpu", **quiet, **options)
 
 
-def test_forward_is_the_composition_of_its_named_parts():
-    model = LitCNN(channels=(3, 4), hidden=5, batch_norm=True, mean=0.25, std=0.5).double().eval()
+@pytest.mark.parametrize(("padding", "margin", "area"), [("same", 2, 49), ("valid", 0, 16)])
+def test_forward_is_the_composition_of_its_named_parts(padding, margin, area):
+    model = LitCNN(channels=(3, 4), hidden=5, padding=padding, batch_norm=True, mean=0.25, std=0.5).double().eval()
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):  # not the identity that it begins as
+            for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+                tensor.uniform_(0.5, 2)
     x = torch.rand(6, 1, 28, 28, dtype=torch.float64)
     z = (x - 0.25) / 0.5
-    for conv, norm, _relu, _pool in model.stages:
-        assert (conv.kernel_size, conv.padding) == ((5, 5), (2, 2))
-        z = F.max_pool2d(F.relu(norm(F.conv2d(z, conv.weight, padding=2))), 2)
-    features = F.relu(F.linear(z.flatten(1), model.features[1].weight, model.features[1].bias))
+    for conv, _pool, norm, _relu in model.stages:
+        assert (conv.kernel_size, conv.padding) == ((5, 5), (margin, margin))
+        z = F.relu(norm(F.max_pool2d(F.conv2d(z, conv.weight, padding=margin), 2)))
+    linear = model.features[1]
+    assert linear.in_features == 4 * area
+    features = F.relu(F.linear(z.flatten(1), linear.weight, linear.bias))
     assert torch.allclose(model.embed(x), features, rtol=0, atol=1e-12)
     assert torch.allclose(model(x), F.linear(features, model.head.weight, model.head.bias), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_stages_of_several_convolutions_pool_once(batch_norm):
+    model = LitCNN(channels=(3, 4), convs_per_stage=2, kernel_size=3, hidden=5, padding="valid", batch_norm=batch_norm)
+    kinds = [type(layer).__name__ for layer in model.stages[1]]
+    norm = ["BatchNorm2d"] if batch_norm else []
+    assert kinds == ["Conv2d", *norm, "ReLU", "Conv2d", "MaxPool2d", *norm, "ReLU"]
+    assert model.stages(torch.rand(2, 1, 28, 28)).shape == (2, 4, 4, 4)  # 28 − 4 → 12, 12 − 4 → 4
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 20), (1, 9, 17)])
@@ -51,6 +67,8 @@ def test_any_image_shape_that_can_be_halved(shape):
         ({"label_smoothing": 1.5}, "label_smoothing must be in"),
         ({"kernel_size": 4}, "kernel_size must be odd"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'"),
+        ({"padding": "full"}, "unknown padding 'full'; there are: same, valid"),
+        ({"padding": "valid", "kernel_size": 15, "channels": (2, 2)}, "do not fit images of 28×28"),
         ({"channels": ()}, "channels"),
         ({"channels": (2, 2, 2, 2, 2)}, "do not fit images of 28×28"),
     ],
