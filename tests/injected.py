@@ -1,12 +1,17 @@
 """Small data and faults that the command line takes by name: ``--trainer.callbacks+=injected.Kill``."""
 
+import ctypes
+import gc
+import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from matplotlib import pyplot
 from sklearn.datasets import load_digits
 
 from datamodules import MNISTDataModule
@@ -68,3 +73,31 @@ class Dump(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         content = {"weights": pl_module.state_dict(), "metrics": metrics, "steps": trainer.global_step}
         torch.save(content, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+class Watch(Callback):
+    """Every ``every`` epochs: a line with this process's private memory, open files, threads, figures and children."""
+
+    def __init__(self, path: str, every: int):
+        self.path, self.every = Path(path), every
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.every == 0:
+            with self.path.open("a") as file:
+                print(json.dumps({"epoch": trainer.current_epoch + 1} | resources()), file=file)
+
+
+def resources() -> dict[str, int]:
+    """What this process holds now; memory in kB, after a collection and after giving free memory back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    memory = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    private = sum(int(line.split()[1]) for line in memory if line.startswith("Private_"))
+    files = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return {
+        "memory": private,
+        "files": sum(name.startswith("/") and not name.startswith("/dev") for name in files),
+        "threads": threading.active_count(),
+        "figures": len(pyplot.get_fignums()),
+        "children": len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()),
+    }

@@ -54,18 +54,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(words: list[str], cwd: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def started(words: list[str], cwd: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process whose output goes to ``cwd/output.txt``; ended, with all that it started, when the block is left."""
     with (cwd / "output.txt").open("w") as output:
         process = subprocess.Popen(
             words,
             cwd=cwd,
-            env=environment(),
+            env=environment() if env is None else env,
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            **options,
         )
     try:
         yield process
@@ -88,9 +87,9 @@ def members(group: int) -> list[int]:
     return found
 
 
-def finished(words: list[str], cwd: Path, **options: Any) -> tuple[int, str]:
+def finished(words: list[str], cwd: Path, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Exit code and output of a process that has run to its end."""
-    with started(words, cwd, **options) as process:
+    with started(words, cwd, env) as process:
         code = process.wait()
     return code, (cwd / "output.txt").read_text()
 
