@@ -1,24 +1,23 @@
 """What watching a run costs: a warm t-SNE layout, and training with the worker beside it."""
 
 import tempfile
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from benchmarks.harness import Result, compare
+from benchmarks.harness import Result, compare, fit_seconds
+from benchmarks.training import RECIPE, recipe_data
 from callbacks import SaliencySnapshots, TSNELogger
 from callbacks.tsne.layout import embed, reduce
 from datamodules import MNISTDataModule
 from lit_models import LitCNN
 
 WARM, KL_MARGIN = 0.4, 1.03
-STEPS = 60
 
 
 def layouts(n: int) -> Iterator[Result]:
@@ -45,47 +44,27 @@ def layouts(n: int) -> Iterator[Result]:
         )
 
 
-def training_seconds(data: MNISTDataModule, callbacks: list[Callback], epochs: int) -> float:
-    """The time from the first batch to the end of the last epoch, without what follows it."""
+def training_seconds(data: MNISTDataModule, callbacks: tuple[Callback, ...], epochs: int) -> float:
+    """Seconds of an epoch of the recipe, the time after the last one left out."""
     torch.manual_seed(0)
-
-    class Stopwatch(Callback):
-        def on_train_start(self, trainer, pl_module):
-            self.start = time.perf_counter()
-
-        def on_train_end(self, trainer, pl_module):
-            self.seconds = time.perf_counter() - self.start
-
-    stopwatch = Stopwatch()
+    model = LitCNN(**RECIPE["model"]["init_args"])
     with tempfile.TemporaryDirectory() as root:
-        trainer = Trainer(
-            default_root_dir=root,
-            max_epochs=epochs,
-            limit_train_batches=STEPS,
-            limit_val_batches=1,
-            callbacks=[*callbacks, stopwatch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(LitCNN(), data)
-    return stopwatch.seconds
+        return fit_seconds(model, data, callbacks, default_root_dir=root, max_epochs=epochs, logger=False) / epochs
 
 
 def run(quick: bool) -> Iterator[Result]:
     """The layout, then epochs of MNIST with the callbacks against the same without."""
     yield from layouts(500 if quick else 2000)
-    data, epochs = MNISTDataModule(data_dir="data", batch_size=256), 2 if quick else 4
+    data, epochs = recipe_data(), 1 if quick else 3
     for name, make in {
-        "MNIST with TSNELogger": lambda: [TSNELogger(layer=[None, "features"])],
-        "MNIST with SaliencySnapshots": lambda: [SaliencySnapshots()],
+        "an epoch of mnist with TSNELogger": lambda: (TSNELogger(layer=[None, "features"]),),
+        "an epoch of mnist with SaliencySnapshots": lambda: (SaliencySnapshots(),),
     }.items():
         yield compare(
-            f"{name}, an epoch of {STEPS} steps",
-            lambda make=make: training_seconds(data, make(), epochs) / epochs,
-            lambda: training_seconds(data, [], epochs) / epochs,
+            name,
+            lambda make=make: training_seconds(data, make(), epochs),
+            lambda: training_seconds(data, (), epochs),
             peer_name="without",
             repeats=1 if quick else 3,
-            warmup=1,
+            warmup=0,
         )

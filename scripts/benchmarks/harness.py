@@ -1,9 +1,13 @@
 """Ours against a peer, in one run: alternating, the median of several, reported as a ratio."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 Measured = Callable[[], float | None]  # does the work once; may return its own seconds instead of being timed
 
@@ -53,3 +57,28 @@ def compare(
     pairs = [(seconds(ours), seconds(peer)) for _ in range(repeats)]
     ours_seconds, peer_seconds = (statistics.median(side) for side in zip(*pairs))
     return Result(name, peer_name, ours_seconds, peer_seconds, bound)
+
+
+class Stopwatch(Callback):
+    """The time from the first batch to the end of the last epoch, without set-up and what follows."""
+
+    seconds = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start."""
+        self.start = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self.start
+
+
+def fit_seconds(
+    model: LightningModule, data: LightningDataModule, callbacks: tuple[Callback, ...] = (), **trainer: Any
+) -> float:
+    """Train through a Trainer without progress bar, summary and checkpoints; the seconds of training."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    stopwatch = Stopwatch()
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    Trainer(callbacks=[stopwatch, *callbacks], **quiet | trainer).fit(model, data)
+    return stopwatch.seconds
