@@ -22,7 +22,8 @@ def check_at_least(name: str, value: float, smallest: float) -> None:
 class InMemoryDataModule(LightningDataModule):
     """Splits as tensors in memory; subclasses say what they are in ``load_splits``.
 
-    Images stay uint8 in memory and become floats in [0, 1], of the model's dtype, on the device.
+    Images stay uint8 in memory and become floats in [0, 1], of the model's dtype, on the device. On CUDA the whole
+    split moves there once, unless loader processes were asked for.
 
     Args:
         batch_size: samples a training batch on each process; at least 1.
@@ -68,8 +69,10 @@ class InMemoryDataModule(LightningDataModule):
             self.splits = self.load_splits()
 
     def _loader(self, split: Split) -> InMemoryLoader:
-        dataset, training = self.splits[split], split == "train"
-        trainer = self.trainer
+        training, trainer = split == "train", self.trainer
+        if trainer is not None and trainer.strategy.root_device.type == "cuda" and self.num_workers == 0:
+            self.splits[split] = self.splits[split].to(trainer.strategy.root_device)
+        dataset = self.splits[split]
         if trainer is not None and len(dataset) < trainer.world_size:
             raise ValueError(f"{trainer.world_size} processes cannot share {len(dataset)} {split} sample(s)")
         seed = self.shuffle_seed if self.shuffle_seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
@@ -146,7 +149,7 @@ class InMemoryDataModule(LightningDataModule):
         targets = dataset.targets[dataset.indices]
         rows = _classes_in_turn(targets)[:n] if targets.dtype == torch.long else torch.arange(len(dataset))[:n]
         inputs, targets = dataset.__getitems__(rows.tolist())
-        return as_float(inputs, torch.get_default_dtype()), targets
+        return as_float(inputs.cpu(), torch.get_default_dtype()), targets.cpu()
 
 
 class ClassifierDataModule(InMemoryDataModule):

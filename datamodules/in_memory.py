@@ -24,6 +24,10 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         self.inputs, self.targets = inputs, targets
         self.indices = torch.arange(len(inputs), device=inputs.device) if indices is None else indices
 
+    def to(self, device: torch.device | str) -> "InMemoryDataset":
+        """The same split on a device, where its batches are then cut."""
+        return InMemoryDataset(self.inputs.to(device), self.targets.to(device), self.indices.to(device))
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import DigitsDataModule, EpochSampler, InMemoryDataset, InMemoryLoader, ToyDataModule
+from lit_models import LitCNN
 
 
 def dataset(n: int) -> InMemoryDataset:
@@ -21,6 +23,23 @@ def test_batches_equal_those_of_an_ordinary_loader():
     ordinary = DataLoader(TensorDataset(data.inputs, data.targets), batch_size=4)
     for ours, theirs in zip(InMemoryLoader(data, 4), ordinary, strict=True):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+
+
+def test_batches_are_cut_where_the_split_lives():
+    moved = dataset(10).to("meta")  # a device without numbers: a copy back would fail
+    inputs, labels = moved.__getitems__([3, 1])
+    assert (inputs.device.type, inputs.shape, labels.device.type) == ("meta", (2, 1), "meta")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_splits_move_to_the_device_and_probes_come_back():
+    data = DigitsDataModule()
+    before = data.probe_batch("val", 10)
+    trainer = Trainer(accelerator="cuda", devices=1, max_steps=2, logger=False, enable_checkpointing=False)
+    trainer.fit(LitCNN(channels=(2,), hidden=4), data)
+    assert data.splits["train"].inputs.device.type == "cuda"
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, data.probe_batch("val", 10)))
 
 
 def test_mismatched_lengths_are_refused():
