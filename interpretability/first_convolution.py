@@ -14,24 +14,33 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
 FEW_CHANNELS = 4
-WORTHWHILE = 4096  # input values from which on the saving exceeds the effort of looking for it
+WORTHWHILE = 512  # input values from which on the saving exceeds the effort of looking for it
+AFFINE = {"SubBackward0", "AddBackward0", "MulBackward0", "DivBackward0", "CloneBackward0", "ToCopyBackward0"}
 
 
-def gradient_through(scores: Tensor, leaf: Tensor, keep_graph: bool = False) -> Tensor | None:
+def gradient_through(scores: Tensor, leaf: Tensor, keep_graph: bool = False, stacked: int = 1) -> Tensor | None:
     """∂(Σ scores)/∂leaf by autograd down to the first convolution and by eq. 3.4 through it.
+
+    Where ``leaf`` (kN, …) is ``stacked`` k times over, the sum over the k: (N, …). The convolution's way back is the
+    same for all of them, and linear, so they are summed above it where that is true of what lies below as well.
 
     None where that is of no use: no such convolution is the only way from ``leaf`` up, or autograd is quicker.
     """
     image = leaf.ndim == 4 and leaf.shape[1] <= FEW_CHANNELS and leaf.numel() >= WORTHWHILE
-    if not image or leaf.device.type != "cpu" or leaf.dtype != torch.float32:
+    if not image or leaf.device.type != "cpu" or leaf.dtype not in (torch.float32, torch.float64):
         return None
     convolution = first_convolution(scores, leaf)
     if convolution is None:
         return None
     (dz,) = torch.autograd.grad(scores.sum(), GradientEdge(convolution, 0), retain_graph=keep_graph)
-    below = GradientEdge(*convolution.next_functions[0])
+    summed_above = stacked > 1 and _same_for_every_row(convolution, leaf)
+    if summed_above:
+        dz = dz.unflatten(0, (stacked, -1)).sum(dim=0)
     dx = convolution_input_gradient(dz, convolution)
-    return torch.autograd.grad(below, leaf, dx, retain_graph=keep_graph)[0]
+    missing = len(leaf) - len(dx)  # rows whose gradient is in the sum already
+    dx = torch.cat([dx, dx.new_zeros(missing, *dx.shape[1:])]) if missing else dx
+    (gradient,) = torch.autograd.grad(GradientEdge(*convolution.next_functions[0]), leaf, dx, retain_graph=keep_graph)
+    return gradient[: len(dz)] if summed_above else gradient.unflatten(0, (stacked, -1)).sum(dim=0)
 
 
 def convolution_input_gradient(dz: Tensor, convolution: Any) -> Tensor:
@@ -65,3 +74,16 @@ def first_convolution(scores: Tensor, leaf: Tensor) -> Any | None:
 def _is_plain(node: Any) -> bool:
     few = node._saved_input.ndim == 4 and node._saved_input.shape[1] <= FEW_CHANNELS
     return few and not node._saved_transposed and node._saved_groups == 1
+
+
+def _same_for_every_row(convolution: Any, leaf: Tensor) -> bool:
+    """Whether only shifts and scales lie between ``leaf`` and the convolution, none of them a row's own."""
+    node, end = convolution.next_functions[0][0], get_gradient_edge(leaf).node
+    while node is not end:
+        below = [before for before, _ in node.next_functions if before is not None]
+        scales = (getattr(node, saved, None) for saved in ("_saved_self", "_saved_other"))
+        own = any(scale is not None and scale.ndim == leaf.ndim and len(scale) > 1 for scale in scales)
+        if node.name() not in AFFINE or len(below) != 1 or own:
+            return False
+        node = below[0]
+    return len(leaf) > 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from interpretability.first_convolution import gradient_through
-from interpretability.layers import evaluating, replace
+from interpretability.layers import check_rows, evaluating, replace
 from interpretability.targets import Target, check_logits, check_target, target_scores
 
 UNRELATED = "the score does not depend on what is explained through differentiable operations"
@@ -47,10 +47,10 @@ def point_gradient(model: nn.Module, layer: str | None, point: Tensor, x: Tensor
 
     For use inside :func:`evaluating`. Where ``layer`` is None the point is the input.
     """
-    explicit = getattr(model, "input_gradient", None)
-    if layer is None and callable(explicit):
+    if _is_explicit(model, layer):
         target = check_target(target, len(point))
-        return explicit(point, partial(target_scores, target=target) if callable(target) else target).detach()
+        asked = partial(target_scores, target=target) if callable(target) else target
+        return model.input_gradient(point, asked).detach()  # type: ignore[operator]
     leaf, scores = trace(model, layer, x, target, point)
     return score_gradient(scores, leaf)
 
@@ -64,14 +64,14 @@ def trace(
     The model goes on with a copy of the leaf, so that its in-place operations leave the leaf alone.
     """
     if layer is None:
-        leaf = _leaf(x if point is None else point)
+        leaf = (x if point is None else point).detach().requires_grad_()
         logits = model(leaf.clone())
         check_logits(logits, len(leaf))
         return leaf, target_scores(logits, target)
 
     def cut(output: Tensor) -> Tensor:
         nonlocal leaf
-        leaf = _leaf(output if point is None else point)
+        leaf = (output if point is None else point).detach().clone().requires_grad_()
         return leaf.clone()
 
     with replace(model, layer, cut):
@@ -80,16 +80,39 @@ def trace(
     return leaf, target_scores(logits, target)
 
 
-def score_gradient(scores: Tensor, point: Tensor | GradientEdge, keep_graph: bool = False) -> Tensor:
-    """∂(Σ scores)/∂point; a ValueError where no differentiable path joins them."""
+def summed_gradient(
+    model: nn.Module, layer: str | None, x: Tensor, target: Target, weights: Tensor, point: Tensor | None = None
+) -> Tensor:
+    """Σₖ wₖ ∂score/∂point of each sample, over k evaluations stacked up as (x₁ … x_N, x₁ … x_N, …): (N, …).
+
+    For use inside :func:`evaluating`; ``point`` as for :func:`trace`, ``weights`` (k,).
+    """
+    k = len(weights)
+    if _is_explicit(model, layer):
+        gradients = point_gradient(model, None, x if point is None else point, x, target)
+        return torch.tensordot(weights, gradients.unflatten(0, (k, -1)), dims=1)
+    leaf, scores = trace(model, layer, x, target, point)
+    check_rows(leaf, layer, len(scores))
+    return score_gradient(weights.repeat_interleave(len(scores) // k) * scores, leaf, stacked=k)
+
+
+def score_gradient(
+    scores: Tensor, point: Tensor | GradientEdge, keep_graph: bool = False, stacked: int = 1
+) -> Tensor:
+    """∂(Σ scores)/∂point; a ValueError where no differentiable path joins them.
+
+    Of a point that is ``stacked`` k times over, (kN, …), the sum over the k, (N, …).
+    """
     gradient = None
     if scores.requires_grad and isinstance(point, Tensor):
-        gradient = gradient_through(scores, point, keep_graph)
-    if scores.requires_grad and gradient is None:
+        gradient = gradient_through(scores, point, keep_graph, stacked)
+        if gradient is not None:
+            return gradient
+    if scores.requires_grad:
         (gradient,) = torch.autograd.grad(scores.sum(), point, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
         raise ValueError(UNRELATED)
-    return gradient
+    return gradient if stacked == 1 else gradient.unflatten(0, (stacked, -1)).sum(dim=0)
 
 
 def copied_from(copy: Tensor) -> GradientEdge:
@@ -100,5 +123,5 @@ def copied_from(copy: Tensor) -> GradientEdge:
     return GradientEdge(node, index)
 
 
-def _leaf(value: Tensor) -> Tensor:
-    return value.detach().clone().requires_grad_()
+def _is_explicit(model: nn.Module, layer: str | None) -> bool:
+    return layer is None and callable(getattr(model, "input_gradient", None))

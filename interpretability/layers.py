@@ -46,13 +46,14 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         ValueError: the model holds tensors made in inference mode, which autograd cannot work with, or
             normalises by the statistics of the batch, so that its samples cannot be explained one by one.
     """
-    names, modules = zip(*model.named_modules())
+    modules = _every_module(model)
     parameters = [p for module in modules for p in module._parameters.values() if p is not None]
     buffers = [b for module in modules for b in module._buffers.values() if b is not None]
     if any(tensor.is_inference() for tensor in chain(parameters, buffers)):
         raise ValueError("the model was created inside torch.inference_mode(); create or load it outside")
-    for name, module in zip(names, modules):
+    for module in modules:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            name = next(name for name, found in model.named_modules() if found is module)
             raise ValueError(f"layer {name!r} mixes samples even in eval mode: it has track_running_stats=False")
     training = [module for module in modules if module.training]
     learning = [parameter for parameter in parameters if parameter.requires_grad]
@@ -113,11 +114,12 @@ def replace(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor | None
         if runs == 0:
             raise ValueError(f"layer {layer!r} does not run in this forward pass; these do: {_running(model, args)}")
 
+    place = find_layer(model, layer)
     with ExitStack() as hooks:
-        hooks.enter_context(_removing(model.register_forward_pre_hook(start)))
-        hooks.enter_context(_removing(find_layer(model, layer).register_forward_pre_hook(on_input)))
-        hooks.enter_context(_removing(find_layer(model, layer).register_forward_hook(on_output)))
-        hooks.enter_context(_removing(model.register_forward_hook(finish)))
+        hooks.callback(model.register_forward_pre_hook(start).remove)
+        hooks.callback(place.register_forward_pre_hook(on_input).remove)
+        hooks.callback(place.register_forward_hook(on_output).remove)
+        hooks.callback(model.register_forward_hook(finish).remove)
         yield
 
 
@@ -193,12 +195,16 @@ def _version(value: object) -> int:
     return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
-@contextmanager
-def _removing(handle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
+def _every_module(model: nn.Module) -> list[nn.Module]:
+    """As ``model.modules()``, without the names that those are found by: this runs on every explanation."""
+    found = {model: None}
+    waiting = [model]
+    while waiting:
+        for child in waiting.pop()._modules.values():
+            if child is not None and child not in found:
+                found[child] = None
+                waiting.append(child)
+    return list(found)
 
 
 def _running(model: nn.Module, args: tuple) -> str:
@@ -206,6 +212,6 @@ def _running(model: nn.Module, args: tuple) -> str:
     with ExitStack() as hooks, torch.no_grad():
         for name in layer_names(model):
             note = lambda module, args, output, name=name: ran.setdefault(name)  # noqa: E731
-            hooks.enter_context(_removing(find_layer(model, name).register_forward_hook(note)))
+            hooks.callback(find_layer(model, name).register_forward_hook(note).remove)
         model.forward(*args)
     return listing(ran)

@@ -29,12 +29,13 @@ def resolve_target(logits: Tensor, target: Target) -> Target:
     if target is None:
         return logits.detach().argmax(dim=1)
     target = check_target(target, samples)
+    chosen: list[int] = []
     if isinstance(target, Tensor):
         target = target.to(logits.device)
-        out = target[(target < 0) | (target >= classes)].tolist()
-    else:
-        out = [target] if isinstance(target, int) and not 0 <= target < classes else []
-    if out:
+        chosen = target.tolist()
+    elif isinstance(target, int):
+        chosen = [target]
+    if out := [index for index in chosen if not 0 <= index < classes]:
         raise ValueError(f"target {out[0]} is out of range: the model has {classes} outputs (0 … {classes - 1})")
     return target
 
@@ -63,7 +64,7 @@ def target_scores(logits: Tensor, target: Target) -> Tensor:
     if isinstance(target, int):
         return logits[:, target]
     if isinstance(target, Tensor):
-        return logits.gather(1, target[:, None])[:, 0]
+        return logits.gather(1, target[:, None]).squeeze(1)
     scores = target(logits)  # type: ignore[misc]
     if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from torch import Tensor
 from tqdm import tqdm
 
-BATCH_SIZE = 16  # rows in a forward pass: larger ones are slower, out of the caches
+FEWEST_ROWS, MOST_ROWS = 16, 50
+MANY_VALUES = 1 << 16  # in a forward pass: where more rows no longer make it quicker, only larger
 SILENT_SECONDS = 3.0
 
 
-def batches(total: int, samples: int, batch_size: int, what: str) -> Iterator[slice]:
-    """Cut ``total`` evaluations of ``samples`` rows each into slices of at most ``batch_size`` rows.
+def batches(total: int, x: Tensor, batch_size: int | None, what: str) -> Iterator[slice]:
+    """Cut ``total`` evaluations of the batch ``x`` into slices of at most ``batch_size`` rows in all.
 
-    A slice holds one evaluation at least, so memory never grows with ``total``.
+    By default as many rows as run fastest: from 16 for photos to 50 for digits. A slice holds one evaluation at
+    least, and memory never grows with ``total``.
     """
-    step = max(1, batch_size // samples)
+    rows = batch_size or max(FEWEST_ROWS, min(MOST_ROWS, MANY_VALUES // x[0].numel()))
+    step = max(1, rows // len(x))
     with tqdm(total=total, desc=what, delay=SILENT_SECONDS, leave=False, disable=None) as bar:
         for start in range(0, total, step):
             stop = min(start + step, total)
@@ -32,3 +35,8 @@ def at_least(name: str, value: int, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}; got {value}")
     return value
+
+
+def checked_batch_size(batch_size: int | None) -> int | None:
+    """``batch_size``, or a ValueError when it is below 1."""
+    return None if batch_size is None else at_least("batch_size", batch_size, 1)

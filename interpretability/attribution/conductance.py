@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import BATCH_SIZE, at_least, batches
+from interpretability.attribution.batches import at_least, batches, checked_batch_size
 from interpretability.attribution.integrated import expanded
 from interpretability.gradients import gradient_at
 from interpretability.layers import check_rows
@@ -23,7 +23,7 @@ class LayerConductance(Attribution):
         layer: dotted module name; required.
         n_steps: intervals on the path; memory does not grow with them.
         baseline: a number, or a tensor that broadcasts to ``x``.
-        batch_size: rows in a forward pass.
+        batch_size: rows in a forward pass; by default as many as run fastest.
 
     Raises:
         ValueError: no layer is named, an unknown one, or fewer than one step.
@@ -37,12 +37,12 @@ class LayerConductance(Attribution):
         layer: str | None = None,
         n_steps: int = 50,
         baseline: float | Tensor = 0.0,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ):
         super().__init__(model, layer)
         self.n_steps = at_least("n_steps", n_steps, 1)
         self.baseline = baseline
-        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.batch_size = checked_batch_size(batch_size)
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_steps + 1 forward and backward passes, in batches."""
@@ -52,7 +52,7 @@ class LayerConductance(Attribution):
                 target = resolve_target(self.model(x.clone()), None)
         alphas = torch.linspace(0, 1, self.n_steps + 1).to(x)
         total, last = None, None
-        for steps in batches(len(alphas), len(x), self.batch_size, "layer conductance"):
+        for steps in batches(len(alphas), x, self.batch_size, "layer conductance"):
             k = len(alphas[steps])
             points = torch.lerp(start, x, alphas[steps].view(k, *[1] * x.ndim)).flatten(0, 1)  # (kN, …)
             h, gradient = gradient_at(self.model, self.layer, points, repeat_target(target, k))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, stacked
-from interpretability.gradients import point_gradient
+from interpretability.attribution.batches import at_least, batches, checked_batch_size, stacked
+from interpretability.gradients import summed_gradient
 from interpretability.layers import capture, check_rows, separates
 from interpretability.names import unknown
 from interpretability.targets import Target, check_logits, repeat_target, resolve_target, target_scores
@@ -30,7 +30,7 @@ class IntegratedGradients(Attribution):
         n_steps: points on the path; memory does not grow with them.
         baseline: a number, or a tensor that broadcasts to ``x``.
         rule: how the integral is taken, one of ``RULES``.
-        batch_size: rows in a forward pass.
+        batch_size: rows in a forward pass; by default as many as run fastest.
     """
 
     completeness_error: Tensor | None = None
@@ -42,24 +42,23 @@ class IntegratedGradients(Attribution):
         n_steps: int = 50,
         baseline: float | Tensor = 0.0,
         rule: str = "gausslegendre",
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ):
         super().__init__(model, layer)
         self.alphas, self.weights = quadrature(rule, n_steps)
         self.baseline = baseline
-        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.batch_size = checked_batch_size(batch_size)
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_steps forward and backward passes in batches, and one forward pass for the two ends."""
         (start, end), difference, target, alone = self._ends(x, target)
         integral = torch.zeros_like(end)
-        for steps in batches(len(self.alphas), len(x), self.batch_size, "integrated gradients"):
+        for steps in batches(len(self.alphas), x, self.batch_size, "integrated gradients"):
             alphas, weights = (values[steps].to(end) for values in (self.alphas, self.weights))
             k = len(alphas)
             points = torch.lerp(start, end, alphas.view(k, *[1] * end.ndim)).flatten(0, 1)  # (kN, …)
             seen = x[:1] if alone else stacked(x, k)
-            gradients = point_gradient(self.model, self.layer, points, seen, repeat_target(target, k))
-            integral += torch.tensordot(weights, gradients.view(k, *end.shape), dims=1)
+            integral += summed_gradient(self.model, self.layer, seen, repeat_target(target, k), weights, points)
         attribution = (end - start) * integral
         self._check_completeness(attribution, difference)
         return attribution

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import BATCH_SIZE, at_least, batches
-from interpretability.gradients import gradient_at
+from interpretability.attribution.batches import at_least, batches, checked_batch_size
+from interpretability.gradients import gradient_at, summed_gradient
 from interpretability.layers import check_rows
 from interpretability.targets import Target, repeat_target, resolve_target
 
@@ -22,7 +22,7 @@ class _NoisyGradient(Attribution):
         n_samples: noisy copies of each sample.
         noise: standard deviation of the Gaussian noise, as a fraction of each sample's range max − min.
         seed: of the noise, which is the same for every sample of a batch and touches no global random state.
-        batch_size: rows in a forward pass.
+        batch_size: rows in a forward pass; by default as many as run fastest.
     """
 
     additive = False
@@ -34,30 +34,27 @@ class _NoisyGradient(Attribution):
         n_samples: int = 25,
         noise: float = 0.15,
         seed: int = 0,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ):
         super().__init__(model, layer)
         if not noise >= 0:
             raise ValueError(f"noise must not be negative; got {noise}")
         self.n_samples = at_least("n_samples", n_samples, 1)
         self.noise, self.seed = noise, seed
-        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.batch_size = checked_batch_size(batch_size)
 
-    def gradients(self, x: Tensor, target: Target) -> Iterator[Tensor]:
-        """Gradients at the noisy samples, in stacks (k, N, …) whose k add up to ``n_samples``   eq. 3.8."""
+    def noisy(self, x: Tensor, target: Target) -> Iterator[tuple[Tensor, Target]]:
+        """The noisy samples in stacks (kN, …) whose k add up to ``n_samples``, with their targets   eq. 3.8."""
         if target is None:
             with torch.no_grad():
                 target = resolve_target(self.model(x.clone()), None)
         flat = x.flatten(1)
         sigma = (self.noise * (flat.amax(dim=1) - flat.amin(dim=1))).view(-1, *[1] * (x.ndim - 1))
         generator = torch.Generator().manual_seed(self.seed)
-        for samples in batches(self.n_samples, len(x), self.batch_size, type(self).__name__):
+        for samples in batches(self.n_samples, x, self.batch_size, type(self).__name__):
             k = samples.stop - samples.start
             noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for _ in range(k)]).to(x)
-            noisy = (x + sigma * noise[:, None]).flatten(0, 1)  # (kN, …)
-            _, gradient = gradient_at(self.model, self.layer, noisy, repeat_target(target, k))
-            check_rows(gradient, self.layer, len(noisy))
-            yield gradient.view(k, len(x), *gradient.shape[1:])
+            yield (x + sigma * noise[:, None]).flatten(0, 1), repeat_target(target, k)
 
 
 class SmoothGrad(_NoisyGradient):
@@ -65,7 +62,14 @@ class SmoothGrad(_NoisyGradient):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_samples forward and backward passes in batches."""
-        return reduce(torch.add, (stack.sum(dim=0) for stack in self.gradients(x, target))) / self.n_samples
+        share = x.new_full((self.n_samples,), 1 / self.n_samples)
+        return reduce(
+            torch.add,
+            (
+                summed_gradient(self.model, self.layer, noisy, targets, share[: len(noisy) // len(x)])
+                for noisy, targets in self.noisy(x, target)
+            ),
+        )
 
 
 class VarGrad(_NoisyGradient):
@@ -77,7 +81,10 @@ class VarGrad(_NoisyGradient):
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_samples forward and backward passes in batches; sums about the first gradient, for precision."""
         origin, total, squares = None, x.new_zeros(()), x.new_zeros(())
-        for stack in self.gradients(x, target):
+        for noisy, targets in self.noisy(x, target):
+            _, gradients = gradient_at(self.model, self.layer, noisy, targets)
+            check_rows(gradients, self.layer, len(noisy))
+            stack = gradients.unflatten(0, (-1, len(x)))  # (k, N, …)
             origin = stack[0] if origin is None else origin
             deviation = stack - origin
             total = total + deviation.sum(dim=0)

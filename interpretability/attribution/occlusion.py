@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import BATCH_SIZE, at_least, batches, stacked
+from interpretability.attribution.batches import at_least, batches, checked_batch_size, stacked
 from interpretability.attribution.integrated import expanded
 from interpretability.layers import capture, check_rows, forward_from, separates
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
@@ -22,7 +22,7 @@ class Occlusion(Attribution):
         window: height and width, or one number for both; by default a quarter of each side.
         stride: likewise, by default half the window; at most the window, so that every pixel is covered.
         baseline: the value a covered pixel takes, a number or a tensor that broadcasts to a sample.
-        batch_size: rows in a forward pass.
+        batch_size: rows in a forward pass; by default as many as run fastest.
     """
 
     def __init__(
@@ -32,13 +32,13 @@ class Occlusion(Attribution):
         window: int | tuple[int, int] | None = None,
         stride: int | tuple[int, int] | None = None,
         baseline: float | Tensor = 0.0,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ):
         super().__init__(model, layer)
         self.window = None if window is None else _pair("window", window)
         self.stride = None if stride is None else _pair("stride", stride)
         self.baseline = baseline
-        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.batch_size = checked_batch_size(batch_size)
 
     @torch.no_grad()
     def attribute(self, x: Tensor, target: Target) -> Tensor:
@@ -53,7 +53,7 @@ class Occlusion(Attribution):
         masks = window_masks(point, self.window, self.stride)  # (windows, h, w)
         baseline = expanded(torch.as_tensor(self.baseline, dtype=point.dtype, device=point.device), point)
         total = torch.zeros(len(x), masks[0].numel()).to(point)
-        for windows in batches(len(masks), len(x), self.batch_size, "occlusion"):
+        for windows in batches(len(masks), x, self.batch_size, "occlusion"):
             covered = masks[windows]
             k = len(covered)
             points = torch.where(covered[:, None, None], baseline, point).flatten(0, 1)  # (kN, C, h, w)

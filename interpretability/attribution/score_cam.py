@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from interpretability.attribution.batches import BATCH_SIZE, at_least, batches
+from interpretability.attribution.batches import batches, checked_batch_size
 from interpretability.attribution.cam import ActivationMap, check_map, upsampled
 from interpretability.layers import capture
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
@@ -19,12 +19,12 @@ class ScoreCAM(ActivationMap):
         model: see :class:`ActivationMap`.
         layer: see :class:`ActivationMap`.
         relu: see :class:`ActivationMap`.
-        batch_size: rows in a forward pass.
+        batch_size: rows in a forward pass; by default as many as run fastest.
     """
 
-    def __init__(self, model: nn.Module, layer: str | None = None, relu: bool = True, batch_size: int = BATCH_SIZE):
+    def __init__(self, model: nn.Module, layer: str | None = None, relu: bool = True, batch_size: int | None = None):
         super().__init__(model, layer, relu)
-        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.batch_size = checked_batch_size(batch_size)
 
     @torch.no_grad()
     def attribute(self, x: Tensor, target: Target) -> Tensor:
@@ -33,7 +33,7 @@ class ScoreCAM(ActivationMap):
             target = resolve_target(self.model(x.clone()), target)
         activation = check_map(outputs[self.layer], self.layer)
         scores = []
-        for channels in batches(activation.shape[1], len(x), self.batch_size, "ScoreCAM"):
+        for channels in batches(activation.shape[1], x, self.batch_size, "ScoreCAM"):
             masks = upsampled(activation[:, channels], x)  # (N, k, H, W)
             low, high = (bound(masks, dim=(2, 3), keepdim=True) for bound in (torch.amin, torch.amax))
             masks = torch.where(high > low, (masks - low) / (high - low), 0).transpose(0, 1)  # (k, N, H, W)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from interpretability.attribution.batches import BATCH_SIZE, batches, stacked
+from interpretability.attribution.batches import batches, stacked
 from interpretability.layers import evaluating
 from interpretability.targets import Target, repeat_target, target_scores
 
@@ -40,7 +40,7 @@ def perturbation_curve(
     n_steps: int = 20,
     insertion: bool = False,
     score: Score = probabilities,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> Tensor:
     """The score while the most important pixels are deleted, or inserted into the baseline   eq. 6.1.
 
@@ -55,7 +55,7 @@ def perturbation_curve(
         n_steps: points on the curve, less one.
         insertion: start from the baseline and put pixels in, instead of starting from ``x``.
         score: ``(model, x, target) -> (N,)``.
-        batch_size: rows in a forward pass.
+        batch_size: rows in a forward pass; by default as many as run fastest.
 
     Returns:
         (N, n_steps + 1).
@@ -66,7 +66,7 @@ def perturbation_curve(
     before, after = (empty, x) if insertion else (x, empty)
     curve = []
     with evaluating(model), torch.no_grad():
-        for steps in batches(n_steps + 1, len(x), batch_size, "insertion" if insertion else "deletion"):
+        for steps in batches(n_steps + 1, x, batch_size, "insertion" if insertion else "deletion"):
             changed = order < counts[steps].view(-1, 1, 1)  # (k, N, P)
             changed = changed.unflatten(2, x.shape[2:]).unsqueeze(2)  # (k, N, 1, H, W)
             images = torch.where(changed, after, before).flatten(0, 1)
@@ -143,12 +143,12 @@ def square_masks(shape: tuple[int, int], side: int, count: int, generator: torch
 
 
 def perturbed_scores(
-    model: nn.Module, x: Tensor, target: Target, masks: Tensor, baseline: Tensor, batch_size: int = BATCH_SIZE
+    model: nn.Module, x: Tensor, target: Target, masks: Tensor, baseline: Tensor, batch_size: int | None = None
 ) -> Tensor:
     """The score with each mask's pixels at the baseline: x (N, C, H, W), masks (M, H, W) -> (M, N)."""
     scores = []
     with evaluating(model), torch.no_grad():
-        for chosen in batches(len(masks), len(x), batch_size, "infidelity"):
+        for chosen in batches(len(masks), x, batch_size, "infidelity"):
             k = len(masks[chosen])
             images = torch.where(masks[chosen].to(x.device)[:, None, None], baseline, stacked(x, k).view(k, *x.shape))
             scores.append(target_scores(model(images.flatten(0, 1)), repeat_target(target, k)).view(k, len(x)))
