@@ -58,8 +58,8 @@ def main() -> int | None:
 
     from tuning import settings, study
 
-    logging.getLogger("lightning").setLevel(logging.WARNING)  # this process trains nothing
-
+    for library in ("lightning.pytorch", "lightning.fabric"):  # this process trains nothing
+        logging.getLogger(library).setLevel(logging.WARNING)
     experiment = settings.read(run)
     return study.tune(experiment, options)
 

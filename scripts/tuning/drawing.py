@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import Study
@@ -52,7 +54,9 @@ def draw_history(trials: Sequence[FrozenTrial], experiment: Experiment) -> Figur
     _scatter(axes, trials, [trial.number for trial in trials])
     complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: t.number)
     best = np.minimum.accumulate if experiment.mode == "min" else np.maximum.accumulate
-    axes.step([t.number for t in complete], best([t.value for t in complete]), where="post", color=ORANGE, label="best")
+    axes.step(
+        [t.number for t in complete], best([t.value for t in complete]), where="post", color=ORANGE, label="best so far"
+    )
     own = experiment.own_setting()
     for trial in complete:
         if trial.params == own:
@@ -77,12 +81,13 @@ def draw_slices(trials: Sequence[FrozenTrial], experiment: Experiment) -> Figure
         dots = _scatter(axes, trials, _positions(axes, trials, name, distribution), coloured=True) or dots
         axes.set_xlabel(name)
         _scale_values(axes, trials)
+    figure.suptitle("The metric over each option")
     for axes in panels[:, 0]:
         axes.set_ylabel(experiment.monitor)
     for axes in list(panels.flat)[len(experiment.space) :]:
         axes.set_axis_off()
     if dots is not None:
-        figure.colorbar(dots, ax=panels, label="trial", shrink=0.8)
+        figure.colorbar(dots, ax=panels, label="trial", shrink=0.8, ticks=MaxNLocator(integer=True))
     if any(trial.state == TrialState.PRUNED for trial in trials):
         panels.flat[0].legend(frameon=False, fontsize=8)
     return figure
@@ -97,6 +102,7 @@ def _positions(axes: Axes, trials: Sequence[FrozenTrial], name: str, distributio
         return [distribution.choices.index(trial.params[name]) for trial in trials]
     if getattr(distribution, "log", False):
         axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
     return [trial.params[name] for trial in trials]
 
 
@@ -126,3 +132,11 @@ def _scale_values(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
     values = [_shown_value(trial) for trial in trials]
     if min(values) > 0 and max(values) / min(values) > 8:
         axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """0.01, 0.02, 0.05, 0.1, … instead of powers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

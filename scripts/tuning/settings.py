@@ -76,9 +76,9 @@ class Experiment:
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything but the searched options that a trial's result depends on, flat."""
-        searched = set(self.space)
+        apart = {*self.space, "checkpoint.monitor", "checkpoint.mode"}
         flat = {key.replace(".init_args.", "."): value for key, value in _flat(self.settings) if key != "tune"}
-        return {key: value for key, value in flat.items() if key not in searched and not PLACES & set(key.split("."))}
+        return {key: value for key, value in flat.items() if key not in apart and not PLACES & set(key.split("."))}
 
 
 def read(arguments: Arguments) -> Experiment:

@@ -27,7 +27,7 @@ from tuning.settings import Experiment
 
 HEARTBEAT_SECONDS, GRACE_SECONDS, MAX_RETRIES = 10, 60, 3
 LOCK_SECONDS = 60  # how long SQLite waits for another process
-PRUNING_STARTS_AFTER = 5  # trials, and a quarter of the epochs
+PRUNING_STARTS_AFTER = 5  # trials, and a third of the epochs
 PROCESS, ERROR, SECONDS = "process", "error", "seconds"  # user attributes of a trial
 
 
@@ -97,7 +97,7 @@ def open_study(storage: RDBStorage, name: str, experiment: Experiment) -> Study:
         study_name=name,
         direction={"min": "minimize", "max": "maximize"}[experiment.mode],
         sampler=SeededTPE(experiment.seed),
-        pruner=optuna.pruners.MedianPruner(PRUNING_STARTS_AFTER, experiment.max_epochs // 4),
+        pruner=optuna.pruners.MedianPruner(PRUNING_STARTS_AFTER, experiment.max_epochs // 3),
         load_if_exists=True,
     )
     about = {
@@ -117,7 +117,8 @@ def open_study(storage: RDBStorage, name: str, experiment: Experiment) -> Study:
         if part == "settings":  # another version of a library may know other options
             made, now = ({key: values[key] for key in made.keys() & now.keys()} for values in (made, now))
         if difference := _first_difference(made, now):
-            raise UserError(f"study {name!r} has another {part}: {difference}; --study NAME starts a new one")
+            other = f"other {part}" if part == "settings" else f"another {part}"
+            raise UserError(f"study {name!r} has {other}: {difference}; --study NAME starts a new one")
     return study
 
 
