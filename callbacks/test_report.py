@@ -40,7 +40,7 @@ class TestReport(PictureCallback):
 
     Args:
         n_worst: how many mistakes to show, those that gave the true class the least probability first.
-        n_bins: bins of the calibration error.
+        n_bins: bins of the calibration error (eq. 10.8).
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name

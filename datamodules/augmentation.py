@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class RandomAffine:
-    """A fresh rotation, shift, scale and shear for every image of the batch, in one ``grid_sample``.
+    """A fresh rotation, shift, scale and shear for every image of the batch, in one ``grid_sample`` (eq. 2.17).
 
     Args:
         degrees: rotation, uniform in ±degrees.

@@ -23,7 +23,7 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
 def conv_stage(
     inputs: int, outputs: int, kernel_size: int, convs: int, batch_norm: bool, padding: int
 ) -> nn.Sequential:
-    """``convs`` convolutions, each with batch norm and ReLU, halved by 2×2 max-pooling.
+    """``convs`` convolutions, each with batch norm and ReLU, halved by 2×2 max-pooling (eq. 1.23 to 1.25).
 
     The pooling comes right behind the last convolution: ReLU commutes with it, and four times fewer values are left.
     """
@@ -84,7 +84,7 @@ class LitCNN(LightningModule):
         hidden: width of the penultimate layer, what ``embed`` returns.
         batch_norm: normalise after each convolution.
         dropout: probability of dropping a penultimate feature while training.
-        label_smoothing: share of the target spread over all classes while training.
+        label_smoothing: share of the target spread over all classes while training (eq. 1.26).
         weight_decay: decoupled decay of AdamW (Loshchilov & Hutter 2019).
         learning_rate: the peak of the schedule.
         betas: decay rates of AdamW's two moments.

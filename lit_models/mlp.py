@@ -197,7 +197,7 @@ class LitMLP(LightningModule):
         self._log_training(value, batch_idx)
 
     def _update(self, gradients: dict[str, Tensor], batch_idx: int) -> None:
-        """Collect, average over ranks, clip, step: each only where it is asked for."""
+        """Collect (eq. 2.13), average over ranks (eq. 1.21), clip (eq. 2.14), step: each only where it is asked for."""
         h: Any = self.hparams
         trainer = self.trainer
         optimizer: Any = self.optimizers()

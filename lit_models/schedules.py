@@ -14,7 +14,7 @@ SCHEDULES: dict[str, Callable[[Optimizer, float, int], LRScheduler] | None] = {
 
 
 def make_schedule(name: str, optimizer: Optimizer, peak: float, trainer: Any, interval: str, every: int) -> dict:
-    """What ``configure_optimizers`` returns for the schedule ``name`` over the whole run.
+    """What ``configure_optimizers`` returns for the schedule ``name`` over the whole run (eq. 2.15, 2.16).
 
     Raises ValueError where the run has no known length.
     """

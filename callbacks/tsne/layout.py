@@ -60,7 +60,7 @@ def embed(
     perplexity: float = 30.0,
     seed: int = 0,
 ) -> Layout:
-    """Lay out features (N, D), near ``previous`` (N, 2) where there is one; eq. 10.1 to 10.4.
+    """Lay out features (N, D), near ``previous`` (N, 2) where there is one; eq. 10.1 to 10.4, 10.7.
 
     Without a previous layout this is scikit-learn's t-SNE from the principal plane. With one it starts
     there and skips the early exaggeration, which would tear it up, and is turned onto it at the end.

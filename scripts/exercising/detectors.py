@@ -61,7 +61,9 @@ def foretelling(
         for part in tqdm(torch.arange(channels).split(ROWS), desc=f"without a channel of {layer}"):
             without = activation.repeat(len(part), 1, 1, 1)
             without[torch.arange(len(part)), part] = 0
-            drops.append(whole - forward_from(model, layer, without, x.repeat(len(part) if in_place else 1, 1, 1, 1))[:, target])
+            drops.append(
+                whole - forward_from(model, layer, without, x.repeat(len(part) if in_place else 1, 1, 1, 1))[:, target]
+            )
     drop, effect = torch.cat(drops), (activation * gradient).sum((0, 2, 3))
     fires = activation.sum((0, 2, 3))
     alive = fires > 0

@@ -25,7 +25,9 @@ def evaluation(work: Workspace) -> dict[str, Any]:
     found = {}
     for name, words in commands.items():
         output = work.runs / "evaluation" / name
-        printed = work.command("explain.py", "evaluate", *words, "--output", output, shown=f"explain.py evaluate: {name}")
+        printed = work.command(
+            "explain.py", "evaluate", *words, "--output", output, shown=f"explain.py evaluate: {name}"
+        )
         table = "\n".join(line for line in printed.splitlines() if line.startswith("|"))
         found[name] = {"table": table, "means": means(output / "evaluation.csv")}
         for picture in ("measures", "randomization"):

@@ -69,7 +69,16 @@ def page(work: Workspace) -> dict[str, Any]:
     """The page of a photo, with fewer visualisations than by default."""
     output = work.runs / "page"
     photo = work.photo("dog_cat")
-    options = ("--model", "squeezenet1_0", "--weights", work.weights, "--target", "bull mastiff", "--target", "tiger cat")
+    options = (
+        "--model",
+        "squeezenet1_0",
+        "--weights",
+        work.weights,
+        "--target",
+        "bull mastiff",
+        "--target",
+        "tiger cat",
+    )
     quick = ("--pictured", 6, "--steps", 32, "--cache", work.runs / "cache", "--output", output)
     shown = "python scripts/explain.py page dog_cat.png --model squeezenet1_0 --weights FILE --target …"
     work.command("explain.py", "page", photo, *options, *quick, shown=shown)

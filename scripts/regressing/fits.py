@@ -19,7 +19,7 @@ class Fit:
     """A variant's functions on `GRID` (G,), over seeds and over dropout masks."""
 
     curves: np.ndarray  # (R, G), one for each seed
-    masked: np.ndarray | None  # (samples, G): Monte-Carlo dropout, all seeds together
+    masked: np.ndarray | None  # (samples, G): Monte-Carlo dropout, all seeds together   eq. 2.18
     training_mse: float  # mean over seeds
     weight_norm: float  # √Σw² over the weights, mean over seeds
 

@@ -71,7 +71,7 @@ def choose(curves: np.ndarray, variant: Variant) -> Choice:
 
 
 def bootstrap_interval(values: np.ndarray, seed: int, draws: int = 10_000) -> tuple[float, float]:
-    """The central 95 % of the mean of ``values`` (N,) resampled with replacement (percentile bootstrap)."""
+    """The central 95 % of the mean of ``values`` (N,) resampled with replacement (eq. 6.8)."""
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
