@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer, seed_everything
 from datamodules import DigitsDataModule, ToyDataModule
 from injected import SmallMNIST
 from lit_models import LitMLP
-from runs import QUIET, SMALL_MNIST, load, only_run, train
+from training_runs import QUIET, SMALL_MNIST, load, only_run, train
 
 GROUP = "Determinism"
 SETTINGS = {

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from runs import QUIET, command, environment, finished
+from training_runs import QUIET, command, environment, finished
 
 pytestmark = pytest.mark.faults
 GROWTH = 0.05

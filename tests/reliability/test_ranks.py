@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import ROOT
-from runs import QUIET, SMALL_MNIST, command, finished, members, only_run, started, train
+from training_runs import QUIET, SMALL_MNIST, command, finished, members, only_run, started, train
 
 STEPS = 50
 GROUP = "Several processes"
@@ -63,8 +63,14 @@ def assert_one_run(here: Path, experiment: str) -> Path:
     return only_run(here, experiment)
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize("experiment", [*SETTINGS])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param("toy", marks=pytest.mark.faults),
+        pytest.param("mnist_mlp", marks=pytest.mark.processes),
+        pytest.param("mnist", marks=pytest.mark.processes),
+    ],
+)
 def test_two_ranks_end_as_one_process_with_the_same_batches(tmp_path, monkeypatch, record_promise, experiment):
     promise = "two processes end with the same weights, those of one process with the same global batches to 1e-6"
     row = record_promise(promise, f"{STEPS} steps in float64, `{experiment}`", group=GROUP)
@@ -97,7 +103,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.processes
+@pytest.mark.faults
 def test_torchrun_makes_one_run_of_its_processes(tmp_path, record_promise):
     record_promise(
         "under torchrun all processes share one run folder and one set of weights", "2 processes", group=GROUP
@@ -153,14 +159,15 @@ def fails_on_one_rank(here: Path, record_promise, fault: str, rank: int, launche
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("fault", [*FAULTS])
-def test_a_rank_that_fails_ends_the_run_on_all(tmp_path, record_promise, fault):
-    fails_on_one_rank(tmp_path, record_promise, fault, 1, "train.py")
+def test_a_rank_that_is_killed_ends_the_run_on_all(tmp_path, record_promise):
+    fails_on_one_rank(tmp_path, record_promise, "SIGKILL", 1, "train.py")
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("rank", "launcher"), [(0, "train.py"), (0, "torchrun"), (1, "torchrun")])
-@pytest.mark.parametrize("fault", [*FAULTS])
+@pytest.mark.parametrize(
+    ("fault", "rank", "launcher"),
+    [(f, r, name) for f in FAULTS for r in (0, 1) for name in LAUNCHERS if (f, r, name) != ("SIGKILL", 1, "train.py")],
+)
 def test_any_rank_that_fails_ends_the_run_on_all(tmp_path, record_promise, fault, rank, launcher):
     fails_on_one_rank(tmp_path, record_promise, fault, rank, launcher)
 

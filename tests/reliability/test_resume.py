@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from runs import QUIET, SMALL_MNIST, load, only_run, train
+from training_runs import QUIET, SMALL_MNIST, load, only_run, train
 
 STOPPING = "--trainer.callbacks=[{class_path: callbacks.EarlyStopping, init_args: {patience: 3, min_delta: 0.02}}]"
 DISTORTED = ["--data.degrees=8", "--data.translate=0.06", "--data.scale=0.1", "--data.elastic=1.5"]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT
-from runs import QUIET, SMALL_MNIST, command, finished, load, started, train
+from training_runs import QUIET, SMALL_MNIST, command, finished, load, started, train
 
 pytestmark = pytest.mark.faults
 GROUP = "Writes"
