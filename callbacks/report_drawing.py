@@ -39,8 +39,9 @@ def label_classes(axes: Axes, names: list[str]) -> None:
     if len(names) > MAX_TICKS:
         return
     long = max(map(len, names)) > 2
-    axes.set_xticks(range(len(names)), names, rotation=60 if long else 0, ha="right" if long else "center")
-    axes.set_yticks(range(len(names)), names)
+    text = {"parse_math": False}  # names are shown as they are
+    axes.set_xticks(range(len(names)), names, rotation=60 if long else 0, ha="right" if long else "center", **text)
+    axes.set_yticks(range(len(names)), names, **text)
 
 
 def draw_per_class(precision: np.ndarray, recall: np.ndarray, names: list[str]) -> Figure:
@@ -62,7 +63,7 @@ def draw_per_class(precision: np.ndarray, recall: np.ndarray, names: list[str]) 
     axes.hlines(rows, precision[order], recall[order], color=GREY, linewidth=1.5, alpha=0.6)
     axes.plot(precision[order], rows, "o", color=BLUE, label="precision")
     axes.plot(recall[order], rows, "D", color=ORANGE, markersize=5, label="recall")
-    axes.set_yticks(rows, [names[index] for index in order], fontsize=8 if dense else 9)
+    axes.set_yticks(rows, [names[index] for index in order], fontsize=8 if dense else 9, parse_math=False)
     axes.set(xlabel="share", ylabel="class", title=title, ylim=(-0.8, len(order) - 0.2))
     axes.grid(axis="x", alpha=0.25)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -127,7 +128,7 @@ def draw_probabilities(axes: Axes, p: np.ndarray, target: int, names: list[str],
     for row, index in enumerate(shown):
         share = f"{p[index]:.0%}" if p[index] >= 0.01 else f"{p[index]:.1%}" if p[index] >= 0.001 else "< 0.1%"
         axes.text(p[index] + 0.03, row, share, va="center", fontsize=8)
-    axes.set_yticks(range(len(shown)), [names[index][:MAX_NAME] for index in shown], fontsize=9)
+    axes.set_yticks(range(len(shown)), [names[index][:MAX_NAME] for index in shown], fontsize=9, parse_math=False)
     for label, index in zip(axes.get_yticklabels(), shown):
         label.set(color=ORANGE if index == target else "black", fontweight="bold" if index == target else "normal")
     axes.set(xlim=(0, 1.3), xticks=[])

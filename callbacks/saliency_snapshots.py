@@ -216,4 +216,4 @@ def label_image(axes: Axes, x: float, label: int, probabilities: np.ndarray, nam
     text = f"{names[label][:14]} → {names[predicted][:14]}\n{probabilities[predicted]:.0%}"
     color = "black" if predicted == label else ORANGE
     where = axes.get_xaxis_transform()
-    axes.text(x, 1.03, text, transform=where, ha="center", va="bottom", fontsize=9, color=color)
+    axes.text(x, 1.03, text, transform=where, ha="center", va="bottom", fontsize=9, color=color, parse_math=False)

@@ -66,9 +66,9 @@ def draw_maps(images: Tensor, rows: Mapping[str, Tensor], titles: Sequence[str])
     grid[0, -1].set_axis_off()
     for axes, image, title in zip(grid[0], images, titles):
         show_image(axes, image)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=9, parse_math=False)  # a file's or a class's name, whatever stands in it
     for (*axes_row, bar), (label, maps) in zip(grid[1:], rows.items()):
-        axes_row[0].set_ylabel(label, fontsize=9)
+        axes_row[0].set_ylabel(label, fontsize=9, parse_math=False)
         draw_row(figure, axes_row, bar, images, maps.detach().cpu().double())
     return figure
 

@@ -35,10 +35,10 @@ def draw_attacks(
     grid = figure.subplots(len(images), len(shares), squeeze=False, gridspec_kw={"width_ratios": shares})
     for n, axes in enumerate(grid):
         show_image(axes[0], images[n])
-        axes[0].set_title(before[n], fontsize=9)
+        axes[0].set_title(before[n], fontsize=9, parse_math=False)
         show_noise(axes[1], adversarial[n] - images[n])
         show_image(axes[2], adversarial[n])
-        axes[2].set_title(after[n], fontsize=9)
+        axes[2].set_title(after[n], fontsize=9, parse_math=False)
         if maps is not None:
             draw_row(figure, axes[3:5], axes[5], images[n : n + 1].expand(2, -1, -1, -1), maps[n].detach().cpu())
             axes[3].set_title(f"{method}\nbefore", fontsize=9)

@@ -16,7 +16,7 @@ def measures_figure(evaluation: Evaluation, title: str, reference: str | None = 
     """A panel a measure, a line a method, points with 95 % intervals; dotted, where ``reference`` is."""
     methods = list(evaluation.values)
     figure = Figure(figsize=(15, 1.6 + 0.32 * len(methods)), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     axes = figure.subplots(1, len(MEASURES), sharey=True)
     for axis, (name, measure) in zip(axes, MEASURES.items()):
         found = [interval(evaluation.values[method][name]) for method in methods]
@@ -48,7 +48,7 @@ def randomization_figure(evaluation: Evaluation, image: np.ndarray, title: str) 
     """
     methods, stages = list(evaluation.maps), evaluation.stages
     figure = Figure(figsize=(1.25 * (len(stages) + 3), 1.35 * len(methods) + 0.8), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     axes = figure.subplots(len(methods), len(stages) + 2, squeeze=False)
     for row, method in zip(axes, methods):
         row[0].imshow(image, cmap="gray", vmin=0, vmax=1)

@@ -34,7 +34,7 @@ def draw_features(images: Tensor, columns: Sequence[str], rows: Sequence[str] = 
             continue
         show_image(axes, images[index])
         if not rows or index < across:
-            axes.set_title(columns[index], fontsize=9)
+            axes.set_title(columns[index], fontsize=9, parse_math=False)
         if rows and index % across == 0:
-            axes.set_ylabel(rows[index // across], fontsize=9)
+            axes.set_ylabel(rows[index // across], fontsize=9, parse_math=False)
     return figure

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 SPLITS = ("test", "val", "train")
 BATCH_ROWS = 16
+LONGEST_NAME = 150  # bytes, of the 255 that a file's name may have
 CHECKPOINT_KEYS = ("state_dict", "hyper_parameters")
 
 
@@ -233,7 +234,13 @@ def _stacked(paths: Sequence[Path], read: Any) -> tuple["Tensor", list[str]]:
     import torch
 
     files = image_files(paths)
-    return torch.stack([read(path) for path in files]), distinct([path.stem for path in files])
+    return torch.stack([read(path) for path in files]), distinct([presentable(path.stem) for path in files])
+
+
+def presentable(text: str) -> str:
+    """A file's name as it can stand in a title, on a terminal and in the names of other files."""
+    shown = "".join(c if c.isprintable() else "_" for c in text)
+    return shown.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def distinct(names: Sequence[str]) -> list[str]:

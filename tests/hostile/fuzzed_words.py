@@ -16,7 +16,18 @@ VALUES = (
 )  # fmt: skip
 MODEL = ("learning_rate", "channels", "hidden", "dropout", "kernel_size", "input_shape", "num_outputs", "betas", "std",
          "activation", "loss", "optimizer", "schedule", "init_args", "class_path", "init_args.hidden", "lerning_rate")  # fmt: skip
-DATA = ("batch_size", "data_dir", "val_size", "degrees", "elastic", "held_out", "mirrors", "shuffle_seed", "init_args", "batchsize")
+DATA = (
+    "batch_size",
+    "data_dir",
+    "val_size",
+    "degrees",
+    "elastic",
+    "held_out",
+    "mirrors",
+    "shuffle_seed",
+    "init_args",
+    "batchsize",
+)
 TRAIN = (
     *(f"--model.{name}" for name in MODEL), *(f"--data.{name}" for name in DATA), "--trainer.callbacks+",
     "--trainer.callbacks.patience", "--trainer.callbacks+.init_args", "--config", "-c", "--resume", "--model+", "--data+",

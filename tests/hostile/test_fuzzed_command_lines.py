@@ -38,7 +38,12 @@ def beginnings(command: str) -> list[list[str]]:
     """How an argument list of ``command`` may begin."""
     if command.startswith("explain"):
         checkpoints = [["--model", name] for name in ("best.ckpt", "run", "best.ckpt", "broken.ckpt", "absent.ckpt")]
-        return [*checkpoints, ["image.png", "--model", "best.ckpt"], ["notes.txt", "--model", "run"], ["--model=nothing"]]
+        return [
+            *checkpoints,
+            ["image.png", "--model", "best.ckpt"],
+            ["notes.txt", "--model", "run"],
+            ["--model=nothing"],
+        ]
     if command == "train":
         experiments = [[name] for name in ("digits", "toy", "mnist", "mnist_mlp", "digit")]
         return [*experiments, ["digits", "--config=own.yaml"], ["--config", "own.yaml"], ["--resume", "run"]]
@@ -75,7 +80,9 @@ def fuzz(seed: int, tries: int) -> Counter:
         try:
             outcome = run(command, words)
         except BaseException as error:
-            raise AssertionError(f"{command} {words} ended in {error!r}; own.yaml: {Path('own.yaml').read_bytes()!r}") from error
+            raise AssertionError(
+                f"{command} {words} ended in {error!r}; own.yaml: {Path('own.yaml').read_bytes()!r}"
+            ) from error
         check(command, words, outcome)
         ends[command, outcome.code] += 1
     return ends

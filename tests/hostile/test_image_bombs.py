@@ -188,5 +188,7 @@ def test_damaged_images_are_read_or_refused(tmp_path):
 
 @pytest.mark.faults
 def test_many_damaged_images_are_read_or_refused(tmp_path, record_promise):
-    row = record_promise("A damaged image is read or named", "bytes changed, cut, doubled", 2 * 10_000, group="Hostile input")
+    row = record_promise(
+        "A damaged image is read or named", "bytes changed, cut, doubled", 2 * 10_000, group="Hostile input"
+    )
     row["figure"] = f"{fuzz(tmp_path, 1, 10_000)} refused"

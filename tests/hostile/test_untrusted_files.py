@@ -110,8 +110,9 @@ REFUSED = {
 }
 # what goes on with the run's own config.yaml, and never looks at the checkpoint's settings
 ONLY_SETTINGS = {
-    "foreign class": lambda path: settings(path, _instantiator="lightning.pytorch.cli.instantiate_module",
-                                           _class_path="subprocess.Popen"),  # fmt: skip
+    "foreign class": lambda path: settings(
+        path, _instantiator="lightning.pytorch.cli.instantiate_module", _class_path="subprocess.Popen"
+    ),  # fmt: skip
     "terabytes by its settings": lambda path: settings(path, hidden=10**12),
     "settings of other kinds": lambda path: settings(path, channels="abc", hidden=None),
 }
@@ -214,7 +215,9 @@ def test_small_files_do_not_become_large(tmp_path):
 
 @pytest.mark.faults
 def test_any_byte_changed_or_any_end_cut_is_noticed(tmp_path, record_promise):
-    row = record_promise("A damaged checkpoint is named, not half read", "random bytes changed, ends cut", group="Hostile input")
+    row = record_promise(
+        "A damaged checkpoint is named, not half read", "random bytes changed, ends cut", group="Hostile input"
+    )
     path = tmp_path / "model.ckpt"
     saved(path, whole())
     good, expected = path.read_bytes(), load_plain(path)
@@ -238,7 +241,9 @@ def test_any_byte_changed_or_any_end_cut_is_noticed(tmp_path, record_promise):
 
 @pytest.mark.faults
 def test_a_checkpoint_with_any_part_replaced_is_named_or_resumed(folder, record_promise):
-    row = record_promise("A run resumed from a damaged state says so", "a part replaced by another value", group="Hostile input")
+    row = record_promise(
+        "A run resumed from a damaged state says so", "a part replaced by another value", group="Hostile input"
+    )
     path = folder / "runs/digits/one/checkpoints/last.ckpt"
     assert run("train", ["--config", "runs/digits/one/config.yaml", "--trainer.max_epochs=2"]).code == 0
     (trained,) = (folder / "runs").glob("config/*/checkpoints/last.ckpt")
