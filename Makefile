@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train test test-all faults lint bench regression tensorboard clean
+.PHONY: help train test test-all faults lint bench regression tune tensorboard clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,6 +14,9 @@ train: $(VENV)/.installed  ## train the digits experiment, or make train ARGS="m
 
 regression: $(VENV)/.installed  ## Task 1: every regulariser on the eleven points
 	$(BIN)/python scripts/regression.py $(ARGS)
+
+tune: $(VENV)/.installed  ## search the settings of digits, or make tune ARGS="mnist --trials 30"
+	$(BIN)/python scripts/tune.py $(or $(ARGS),digits)
 
 test: $(VENV)/.installed-test  ## the tests that take less than three minutes
 	$(BIN)/pytest -n 2 $(ARGS)
