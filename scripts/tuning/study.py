@@ -92,6 +92,7 @@ def try_chosen(
     records.write_csv(folder / "retrained.csv", retraining.table(results))
     print(f"trial {best.number} trained anew from {seeds} seeds, mean ± half of the 95 % interval (Student's t):")
     print("\n".join(retraining.summary(results, experiment.monitor)))
+    print(f"runs {Path(results[0]['run']).parent}, a row for each in {folder / 'retrained.csv'}")
 
 
 def save_figure(path: Path, figure: Figure) -> None:

@@ -168,7 +168,7 @@ CHANGES = {
     "another space: model.hidden was choices [8, 16, 128], is absent": lambda e: {
         "space": {"model.learning_rate": e.space["model.learning_rate"]}
     },
-    "another space: model.learning_rate was low 0.001, high 0.03, log True, is low 0.001, high 0.3, log True": lambda e: {
+    "space: model.learning_rate was low 0.001, high 0.03, log True, is low 0.001, high 0.3, log True": lambda e: {
         "space": {**e.space, "model.learning_rate": FloatDistribution(0.001, 0.3, log=True)}
     },
     "other settings: trainer.max_epochs was 2, is 3": lambda e: {"settings": longer(e)},
