@@ -5,14 +5,31 @@ import inspect
 import re
 from collections.abc import Iterable
 
-from console import nearest
+from lightning import Callback, LightningDataModule, LightningModule
 
-PACKAGES = ("lit_models", "datamodules", "callbacks", "lightning.pytorch.callbacks")
+from console import nearest, shorten
+
+BASES = (LightningModule, LightningDataModule, Callback)
+
+PACKAGES = {
+    "model": ("lit_models",),
+    "data": ("datamodules",),
+    "trainer.callbacks": ("callbacks", "lightning.pytorch.callbacks"),
+}
 SCAFFOLDING = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Expected a (<class ')?NoneType|Problem with given class_path"
-    r"|Expected a path but|Parser key |Subclass types expect"
-    r"|a class path \(str\)|a dict "
+    r"|Expected a path but|Parser key |'\w+' object |argument of type "
 )
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list such as [1, 2]",
+    "Sequence": "a list such as [1, 2]",
+    "tuple": "a list such as [1, 2]",
+    "dict": "a map such as {a: 1}",
+}
 
 
 def condense(message: str, options: Iterable[str] = ()) -> str:
@@ -28,30 +45,59 @@ def condense(message: str, options: Iterable[str] = ()) -> str:
         return str(nearest(unknown[1].split("=")[0], options, "option"))
     if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         return str(nearest(f"--{unknown[1]}.{unknown[2]}", options, "option"))
-    key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
+    if "arguments are required" in message:
+        missing = message.rpartition(": ")[2]
+        return f"nothing says which {missing} to use; give --{missing}, or a configuration file that holds '{missing}:'"
+    keys = re.findall(r'Parser key "([\w.]+)"', message)
+    key = ".".join(keys)
+    if len(keys) > 1 and (wanted := _wanted(message)):
+        return f"--{key} must be {wanted}, not {_given_value(message)}"
     if not key and (unknown := re.search(r"Option '([\w.]+)' is not accepted", message)):
         return str(nearest(f"--{unknown[1].split('.')[0]}", (name for name in options if "." not in name), "option"))
     if unknown := re.search(r"Option '(\w+)' is not accepted", message):
         return _unknown_argument(key, unknown[1], message)
     if unknown := re.search(r"Expected a dot import path string: (\S+)", message):
-        return str(nearest(unknown[1], exported_names(), "class"))
+        return f"--{key}: {nearest(unknown[1], exported_names(key), 'class')}"
     if unknown := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         package = importlib.import_module(unknown[1])
         known = getattr(package, "__all__", None) or [name for name in vars(package) if name[0] != "_"]
         return f"--{key}: {nearest(unknown[2], known, f'class of {unknown[1]}')}"
     if unknown := re.search(r"(Problem with import path|Import of module).*|No module named .*", message):
         return f"--{key}: {unknown[0]}"
+    if base := re.search(r"(?:valid|to a) subclass of (\w+)", message):
+        given = shorten(_given_value(message), 80)
+        return f"--{key} must name a {base[1]}, or hold class_path and init_args of one, not {given}"
+    if wanted := _wanted(message):
+        return f"--{key} must be {wanted}, not {shorten(_given_value(message), 80)}"
     lines = [line.strip().removeprefix("- ").removesuffix(".") for line in message.splitlines()]
     leaves = list(dict.fromkeys(line for line in lines if line and not SCAFFOLDING.match(line)))
-    text = re.sub(r"<class '(\w+)'>|typing\.Literal", lambda m: m[1] or "one of ", " ".join(leaves) or lines[0])
-    if key and (given := re.search(r"Given value: (.+)", message)) and "Got value" not in text:
-        text += f". Got value: {given[1]}"
+    text = " ".join(leaves) or lines[0]
     return f"--{key}: {text}" if key else text
 
 
-def exported_names() -> set[str]:
-    """Every class that a configuration may name without its package."""
-    return {name for package in PACKAGES for name in getattr(importlib.import_module(package), "__all__", ())}
+def _wanted(message: str) -> str:
+    """The kinds of value that would do, in words; empty where the message names none."""
+    kinds = []
+    for choices, kind in re.findall(r"Expected a (?:typing\.Literal\[(.+?)\]|<class '(?:\w+\.)*(\w+)'>)", message):
+        if choices:
+            kinds.append(f"one of {choices}".replace("'", ""))
+        elif kind != "NoneType":
+            kinds.append(KINDS.get(kind, f"a {kind}"))
+    if KINDS["float"] in kinds:
+        kinds = [kind for kind in kinds if kind != KINDS["int"]]
+    return " or ".join(dict.fromkeys(kinds))
+
+
+def _given_value(message: str) -> str:
+    found = re.search(r"val='(.*)'\)|Got value: (.+)|Given value: (.+)", message)
+    return next(text for text in found.groups() if text is not None) if found else "that"
+
+
+def exported_names(key: str = "") -> set[str]:
+    """Every class that a configuration may name without its package: of models, data or callbacks, as ``key`` says."""
+    packages = PACKAGES.get(key.split(".init_args")[0], [package for group in PACKAGES.values() for package in group])
+    modules = [importlib.import_module(package) for package in packages]
+    return {name for module in modules for name in module.__all__ if issubclass(getattr(module, name), BASES)}
 
 
 def _given_class(message: str) -> str | None:

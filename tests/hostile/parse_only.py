@@ -21,6 +21,7 @@ import evaluate
 import explain
 import regression
 import train
+import tune
 from explaining import inputs
 
 EXPLANATIONS = tuple(explain.SUBCOMMANDS)
@@ -29,6 +30,8 @@ MAINS: dict[str, Callable[[], int | None]] = {
     "evaluate": evaluate.main,
     "regression": regression.main,
     "benchmark": benchmark.main,
+    "tune": tune.main,
+    "explain": explain.main,
     **{f"explain {name}": explain.main for name in EXPLANATIONS},
 }
 
@@ -68,6 +71,20 @@ def parsing_only() -> Iterator[None]:
         patch.setattr(importlib.import_module("explaining.features"), "choose", stop)
         patch.setattr(importlib.import_module("regressing.experiment"), "total_progress", stop)
         patch.setattr(benchmark, "versions", stop)
+        patch.setattr(importlib.import_module("tuning.study"), "tune", stop)
+        yield
+
+
+@contextmanager
+def building_only() -> Iterator[None]:
+    """Inside, models, data and Trainer are made as well, and images explained; nothing trains, searches or measures."""
+    session = importlib.import_module("training.session")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "fit_and_test", stop)
+        patch.setattr(session, "run_test_stage", stop)
+        patch.setattr(importlib.import_module("regressing.experiment"), "total_progress", stop)
+        patch.setattr(benchmark, "versions", stop)
+        patch.setattr(importlib.import_module("tuning.study"), "tune", stop)
         yield
 
 

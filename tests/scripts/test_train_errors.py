@@ -65,7 +65,7 @@ ERRORS = [
     (["--config=option.yaml"], "unknown option '--trainer.max_epoch'; did you mean '--trainer.max_epochs'?"),
     (["--config=number.yaml"], "--trainer must hold options of its own, not 5"),
     (["--config=model.yaml"], "--model: unknown class of lit_models 'LitCN'; did you mean 'LitCNN'?"),
-    (["--config=shape.yaml"], "--model: Not a valid subclass of LightningModule. Got value: 3"),
+    (["--config=shape.yaml"], "--model must name a LightningModule, or hold class_path and init_args of one, not 3"),
     (["toy"], "unexpected word 'toy'"),
     (["--trainer.devices=abc", "--trainer.accelerator=cpu"], "`devices` selected with `CPUAccelerator`"),
     (["--trainer.accelerator=gpuu"], "invalid accelerator name: `accelerator='gpuu'`"),

@@ -214,7 +214,7 @@ def test_an_unknown_option_in_the_space_is_named_with_the_nearest(here):
     with pytest.raises(UserError, match=r"'--model.learning_rat'; did you mean '--model.learning_rate'"):
         settings.read(arguments.split(["digits", "--config=space.yaml"]))
     (here / "space.yaml").write_text("tune: {model.hidden: [16, many]}")
-    with pytest.raises(UserError, match=r"--model.hidden: Expected a int. Got value: many"):
+    with pytest.raises(UserError, match=r"--model.hidden must be a whole number, not many"):
         settings.read(arguments.split(["digits", "--config=space.yaml"]))
 
 
