@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train test test-all faults lint bench regression tune tensorboard clean
+.PHONY: help exercise reference train test test-all faults lint bench regression tune tensorboard clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,6 +14,13 @@ train: $(VENV)/.installed  ## train the digits experiment, or make train ARGS="m
 
 regression: $(VENV)/.installed  ## Task 1: every regulariser on the eleven points
 	$(BIN)/python scripts/regression.py $(ARGS)
+
+exercise: $(VENV)/.installed  ## every figure and number of docs/exercise.md, or make exercise ARGS="--only tsne"
+	$(BIN)/python scripts/exercise.py $(ARGS)
+
+reference: $(VENV)/.installed-test  ## build/reference: every public name, from its docstring
+	$(BIN)/python -W error -m pdoc --docformat google --no-show-source --output-directory build/reference \
+		lit_models datamodules interpretability callbacks
 
 tune: $(VENV)/.installed  ## search the settings of digits, or make tune ARGS="mnist --trials 30"
 	$(BIN)/python scripts/tune.py $(or $(ARGS),digits)

@@ -92,7 +92,7 @@ def dictionary(work: Workspace) -> dict[str, Any]:
         leaders = semantic_dictionary(given.model, layer, given.images).leaders(SHOWN)
         output = work.runs / "features"
         channels = [word for channel in leaders for word in ("--channel", channel)]
-        options = ("--layer", layer, *channels, "--size", 128, "--steps", 128, "--output", output)
+        options = ("--layer", layer, *channels, "--size", 112, "--steps", 96, "--output", output)
         model = ("features", "--model", PHOTO_MODEL, "--weights", work.weights)
         chosen = " ".join(f"--channel {channel}" for channel in leaders)
         shown = f"python scripts/explain.py features --model {PHOTO_MODEL} --weights FILE --layer {layer} {chosen}"
@@ -110,7 +110,8 @@ def dictionary(work: Workspace) -> dict[str, Any]:
             "dog_and_cat": float(torch.cosine_similarity(for_dog, for_cat, dim=0)),
         }
     work.picture("task3-dictionary", draw_features(torch.cat(rows), titles, width=SHOWN))
-    return {"layers": found}
+    readout = given.model.get_submodule("model.classifier.1").weight  # the layer that turns detectors into classes
+    return {"layers": found, "zero_weights": float((readout == 0).float().mean())}
 
 
 def receptive_field(model: "nn.Module", layer: str, x: "Tensor") -> int:

@@ -20,9 +20,9 @@ def saliency(work: Workspace) -> dict[str, Any]:
     """Maps at the input and at four layers; how spread they are, and how like the photo's edges."""
     import torch
 
+    from interpretability import InputXGradient, Saliency
     from interpretability.building_blocks import spatial_attribution
     from interpretability.drawing import draw_maps, enlarged, flat_map
-    from interpretability import InputXGradient, Saliency
 
     photos = [work.photo(name) for name in PHOTOS]
     output = work.runs / "saliency"
@@ -81,7 +81,7 @@ def classes(work: Workspace) -> dict[str, Any]:
     options = [word for name in names for word in ("--class", name)]
     named = ("explain.py", "features", "--model", PHOTO_MODEL, "--weights", work.weights, *options)
     shown = "python scripts/explain.py features --model squeezenet1_0 --weights FILE --class church …"
-    printed = work.command(*named, "--size", 160, "--steps", 160, "--output", output, shown=shown)
+    printed = work.command(*named, "--size", 128, "--steps", 128, "--output", output, shown=shown)
     work.picture("task4-classes", output / "classes.png")
     recognised = re.findall(r"^(.+?) +seen as (.+?) ([\d.]+)%; as .+ in (\d+) of (\d+) fresh", printed, re.MULTILINE)
     found: dict[str, Any] = {"recognised": {}}
