@@ -139,7 +139,7 @@ class Search:
             return False
         running.values.append(value)
         running.trial.report(value, step)
-        running.pruned = running.trial.should_prune()
+        running.pruned = running.checks != self.experiment.max_epochs and running.trial.should_prune()
         return running.pruned
 
     def _show(self, bar: tqdm, finished: list[FrozenTrial]) -> None:

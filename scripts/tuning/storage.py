@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,5 +180,8 @@ def reclaim(study: Study) -> None:
     """Queue again what processes left behind that died: known at once on this machine, by heartbeat elsewhere."""
     fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if is_gone(trial.user_attrs.get(PROCESS, "")):
+        owner = trial.user_attrs.get(PROCESS)
+        age = datetime.now() - (trial.datetime_start or datetime.now())
+        # without an owner its process died in the moment of asking, before the first heartbeat
+        if age.total_seconds() > GRACE_SECONDS if owner is None else is_gone(owner):
             give_back(study, trial)
