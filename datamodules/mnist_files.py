@@ -6,14 +6,18 @@ start and read straight from gzip, so that no half-unpacked file can be mistaken
 
 import gzip
 import hashlib
+import io
 import math
 import os
-import shutil
+import sys
 import tempfile
+import time
 import urllib.request
 import zlib
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 import numpy as np
 import torch
@@ -30,6 +34,9 @@ SHAPES = {"images": (28, 28), "labels": ()}
 COUNTS = {"train": 60_000, "test": 10_000}
 IDX_UNSIGNED_BYTE = 0x08
 DOWNLOAD_TIMEOUT_SECONDS = 20.0
+PAUSES_SECONDS = (1.0, 4.0)  # before every mirror is asked again
+QUIET_SECONDS = 3.0  # how long a download takes before it tells how far it is
+BLOCK_BYTES = 1 << 16
 
 
 class DataFileError(OSError):
@@ -72,29 +79,51 @@ def _how_to_get(folder: Path, error: OSError) -> str:
 
 
 def _download(name: str, folder: Path, mirrors: Sequence[str]) -> None:
-    """Fetch one file from the first mirror that has it whole; it takes its name only once it is checked."""
-    failures = []
-    for mirror in mirrors:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as partial:
+    """Fetch one file from the first mirror that has it whole, asking again those that may only be busy."""
+    failures: dict[str, str] = {}
+    hopeful = list(mirrors)
+    for pause in (*PAUSES_SECONDS, None):
+        for mirror in list(hopeful):
             try:
-                with urllib.request.urlopen(f"{mirror.rstrip('/')}/{name}", timeout=DOWNLOAD_TIMEOUT_SECONDS) as reply:
-                    shutil.copyfileobj(reply, partial)
-                partial.close()
-                check(Path(partial.name), CHECKSUMS[name])
-                os.chmod(partial.name, 0o644)
-                os.replace(partial.name, folder / name)
-                return
-            except (OSError, ValueError) as error:
-                failures.append(f"{mirror}: {getattr(error, 'reason', None) or error}")
-            finally:
-                Path(partial.name).unlink(missing_ok=True)
-    raise DataFileError("; ".join(failures) or "no mirror is given")
+                return _fetch(f"{mirror.rstrip('/')}/{name}", folder / name)
+            except (OSError, ValueError, HTTPException) as error:
+                failures[mirror] = f"{mirror}: {getattr(error, 'reason', None) or error}"
+                if isinstance(error, HTTPError) and 400 <= error.code < 500:  # it does not have it
+                    failures[mirror] += f" ({error.code})"
+                    hopeful.remove(mirror)
+        if pause is None or not hopeful:
+            raise DataFileError("; ".join(failures.values()) or "no mirror is given")
+        time.sleep(pause)
+
+
+def _fetch(address: str, path: Path) -> None:
+    """Download ``path``; it takes its name only once it is checked. What takes long tells how far it is."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
+        try:
+            with urllib.request.urlopen(address, timeout=DOWNLOAD_TIMEOUT_SECONDS) as reply:
+                told = time.monotonic()
+                while block := reply.read1(BLOCK_BYTES):
+                    partial.write(block)
+                    if time.monotonic() - told >= QUIET_SECONDS:
+                        told = time.monotonic()
+                        print(f"downloading {path.name}: {partial.tell() / 1e6:.1f} MB", file=sys.stderr, flush=True)
+            partial.close()
+            check(Path(partial.name), CHECKSUMS[path.name])
+            os.chmod(partial.name, 0o644)
+            os.replace(partial.name, path)
+        finally:
+            Path(partial.name).unlink(missing_ok=True)
+
+
+def checksum(content: bytes) -> str:
+    """MD5, which torchvision gives: against damage, not against forgery."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def check(path: Path, md5: str) -> bytes:
     """The file's bytes, if they have this checksum."""
     content = path.read_bytes()
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    found = checksum(content)
     if found != md5:
         raise DataFileError(f"{len(content)} bytes with checksum {found}, not {md5}")
     return content
@@ -106,12 +135,15 @@ def read_idx(content: bytes, shape: tuple[int, ...]) -> Tensor:
     Raises:
         DataFileError: not gzip, cut short, another magic number, or another shape or count than its header says.
     """
-    try:
-        raw = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataFileError(f"not a whole gzip file ({error})") from error
     dimensions = 1 + len(shape)
     header = 4 + 4 * dimensions
+    most = header + max(COUNTS.values()) * math.prod(shape)
+    try:
+        raw = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataFileError(f"not a whole gzip file ({error})") from error
+    if len(raw) > most:
+        raise DataFileError(f"unpacks to more than {most} bytes")
     if len(raw) < header or raw[:4] != bytes([0, 0, IDX_UNSIGNED_BYTE, dimensions]):
         raise DataFileError(f"not an IDX file of unsigned bytes in {dimensions} dimension(s): wrong magic number")
     sizes = tuple(int(size) for size in np.frombuffer(raw, dtype=">u4", count=dimensions, offset=4))

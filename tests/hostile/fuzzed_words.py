@@ -4,34 +4,32 @@ import random
 from collections.abc import Callable, Sequence
 
 VALUES = (
-    "", " ", "0", "-1", "1e400", "nan", "-inf", "1_0", "0x10", "3.7", "99999999999999999999", "true", "null", "~", "None",
-    "digits", "mnist", "toy", "LitCNN", "lit_models.LitCNN", "lit_models", "LitCN", "os.system", "builtins.eval",
-    "callbacks.EarlyStopping", "torch.nn.Linear", "no.such.module.Thing", "..", ".", "a.b..c", "/", "/dev/null", "/proc",
-    "[]", "[1, 2", "{", "{}", "{a: }", "[[[[[]]]]]", "{class_path: os.system}", "{class_path: lit_models.LitCNN}",
-    "{class_path: callbacks.EarlyStopping, init_args: {patience: x}}", "- 1", "a: b: c", "&a [*a]", "*a", "!!python/name:os.system",
-    "!!python/object/apply:os.system ['echo ran > ran']", "2024-01-01", "0b2", ".inf", "@", "%TAG", "`", "'", '"', "\\", "$HOME",
-    "${oc.env:HOME}", "é", "漢字", "\u202egnp.exe", "\u0000", "\x1b[31mred", "\ud83d", "a\nb", "a" * 5000, "--", "-", "=", "--=",
-    "--help", "-h", "1/0", "2/255", "1/", "/1", "1,2,x", "best.ckpt", "run", "broken.ckpt", "notes.txt", "empty", "image.png",
-    "squeezenet1_0", "squeezenet", "Saliency", "GradCAM", "saliency", "val", "test", "input", "stages.0", "[" * 3000, "gpu", "cpu",
+    "", " ", "0", "-1", "1e400", "nan", "-inf", "1_0", "0x10", "3.7", "99999999999999999999", "true", "null", "~",
+    "None", "digits", "mnist", "toy", "LitCNN", "lit_models.LitCNN", "lit_models", "LitCN", "os.system",
+    "builtins.eval", "callbacks.EarlyStopping", "torch.nn.Linear", "no.such.module.Thing", "..", ".", "a.b..c", "/",
+    "/dev/null", "/proc", "[]", "[1, 2", "{", "{}", "{a: }", "[[[[[]]]]]", "{class_path: os.system}",
+    "{class_path: lit_models.LitCNN}", "{class_path: callbacks.EarlyStopping, init_args: {patience: x}}", "- 1",
+    "a: b: c", "&a [*a]", "*a", "!!python/name:os.system", "!!python/object/apply:os.system ['echo ran > ran']",
+    "2024-01-01", "0b2", ".inf", "@", "%TAG", "`", "'", '"', "\\", "$HOME", "${oc.env:HOME}", "é", "漢字",
+    "\u202egnp.exe", "\u0000", "\x1b[31mred", "\ud83d", "a\nb", "a", "--", "-", "=", "--=", "--help", "-h", "1/0",
+    "2/255", "1/", "/1", "1,2,x", "best.ckpt", "run", "broken.ckpt", "notes.txt", "empty", "image.png",
+    "squeezenet1_0", "squeezenet", "Saliency", "GradCAM", "saliency", "val", "test", "input", "stages.0", "[", "gpu",
+    "cpu",
 )  # fmt: skip
-MODEL = ("learning_rate", "channels", "hidden", "dropout", "kernel_size", "input_shape", "num_outputs", "betas", "std",
-         "activation", "loss", "optimizer", "schedule", "init_args", "class_path", "init_args.hidden", "lerning_rate")  # fmt: skip
+MODEL = (
+    "learning_rate", "channels", "hidden", "dropout", "kernel_size", "input_shape", "num_outputs", "betas", "std",
+    "activation", "loss", "optimizer", "schedule", "init_args", "class_path", "init_args.hidden", "lerning_rate",
+)  # fmt: skip
 DATA = (
-    "batch_size",
-    "data_dir",
-    "val_size",
-    "degrees",
-    "elastic",
-    "held_out",
-    "mirrors",
-    "shuffle_seed",
-    "init_args",
+    "batch_size", "data_dir", "val_size", "degrees", "elastic", "held_out", "mirrors", "shuffle_seed", "init_args",
     "batchsize",
-)
-TRAIN = (
-    *(f"--model.{name}" for name in MODEL), *(f"--data.{name}" for name in DATA), "--trainer.callbacks+",
-    "--trainer.callbacks.patience", "--trainer.callbacks+.init_args", "--config", "-c", "--resume", "--model+", "--data+",
 )  # fmt: skip
+TRAIN = (
+    *(f"--model.{name}" for name in MODEL),
+    *(f"--data.{name}" for name in DATA),
+    *("--trainer.callbacks+", "--trainer.callbacks.patience", "--trainer.callbacks+.init_args"),
+    *("--config", "-c", "--resume", "--model+", "--data+"),
+)
 
 
 class Words:
@@ -48,8 +46,8 @@ class Words:
         self.options, self.texts = options, texts
 
     def command(self) -> str:
-        """One of the command lines; half the time ``train``, which understands most."""
-        return "train" if self.random.random() < 0.5 else self.random.choice(sorted(self.options))
+        """One of the command lines; often ``train``, which understands most."""
+        return "train" if self.random.random() < 0.3 else self.random.choice(sorted(self.options))
 
     def arguments(self, command: str, beginnings: Sequence[Sequence[str]]) -> list[str]:
         """One of ``beginnings``, then a few options with values, in which something is often wrong."""
@@ -128,5 +126,13 @@ def _nothing_but(text: str, pick: random.Random) -> str:
 
 
 FAULTS: tuple[Callable[[str, random.Random], str], ...] = (
-    _cut, _other_value, _other_value, _swapped_lines, _lost_line, _other_indent, _other_character, _other_key, _nothing_but,
-)  # fmt: skip
+    _cut,
+    _other_value,
+    _other_value,
+    _swapped_lines,
+    _lost_line,
+    _other_indent,
+    _other_character,
+    _other_key,
+    _nothing_but,
+)

@@ -27,6 +27,8 @@ def _of(command: str, *rows: str | tuple[str, str]) -> list[Mistake]:
 
 
 TINY = "--model best.ckpt --samples 1"
+FEW = "--n-steps 2 --n-squares 2 --n-noises 1 --n-stages 1"
+CHANNEL = "--model best.ckpt --steps 1 --layer stages.0 --channel"
 QUICK = f"{TINY} --method Saliency --layer input"
 
 MISTAKES = [
@@ -135,13 +137,13 @@ MISTAKES = [
     *_of(
         "explain evaluate",
         f"{TINY} --method Salency --n-stages 1",
-        (f"{TINY} --method Saliency --n-steps 0", f"{TINY} --method Saliency --n-steps 2 --n-squares 2 --n-noises 1 --n-stages 1"),
-        (f"{TINY} --method Saliency --radius -1", f"{TINY} --method Saliency --n-steps 2 --n-squares 2 --n-noises 1 --n-stages 1"),
+        (f"{TINY} --method Saliency --n-steps 0", f"{TINY} --method Saliency {FEW}"),
+        (f"{TINY} --method Saliency --radius -1", f"{TINY} --method Saliency {FEW}"),
     ),
     *_of(
         "explain features",
         ("--model best.ckpt --steps 1 --channel 0", "--model best.ckpt --steps 1 --channel 0 --layer stages.0"),
-        ("--model best.ckpt --steps 1 --layer stages.0 --channel 99", "--model best.ckpt --steps 1 --layer stages.0 --channel 1"),
+        (f"{CHANNEL} 99", f"{CHANNEL} 1"),
         ("--model best.ckpt --steps 0", "--model best.ckpt --steps 1"),
         ("--model best.ckpt --steps 1 --size 2", "--model best.ckpt --steps 1 --size 28"),
         ("--model best.ckpt --steps 1 --l1 nan", "--model best.ckpt --steps 1 --l1 0.1"),

@@ -103,8 +103,8 @@ def run(command: str, words: Sequence[str]) -> Outcome:
 
 def option_names(command: str) -> list[str]:
     """Every option that ``command`` shows in its help."""
-    help_words = ["digits", "--help"] if command == "train" else ["--help"]
-    text = run("train" if command == "evaluate" else command, help_words if command != "evaluate" else ["--help"]).out
+    words = ["digits", "--help"] if command in ("train", "evaluate") else ["--help"]
+    text = run("train" if command == "evaluate" else command, words).out
     return sorted({word.strip("[],'") for word in text.split() if word.startswith(("--", "[--"))} | {"--help"})
 
 

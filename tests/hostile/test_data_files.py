@@ -102,7 +102,9 @@ def test_the_remedy_works(data_dir):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bits_flipped_anywhere_are_noticed(data_dir, name, record_promise):
-    record_promise("A damaged data file is named and refused", "a bit flipped, at random places", 50, group="Data files")
+    record_promise(
+        "A damaged data file is named and refused", "a bit flipped, at random places", 50, group="Data files"
+    )
     path, pick = raw_folder(data_dir) / name, random.Random(0)
     whole = path.read_bytes()
     for _ in range(50):
@@ -114,15 +116,27 @@ def test_bits_flipped_anywhere_are_noticed(data_dir, name, record_promise):
 
 LYING = {
     "wrong magic number": (idx(torch.zeros(30, dtype=torch.uint8)), "images", "wrong magic number"),
-    "wrong type": (gzip.compress(b"\0\0\x0d\x03" + struct.pack(">3I", 1, 28, 28) + bytes(784)), "images", "wrong magic"),
+    "wrong type": (
+        gzip.compress(b"\0\0\x0d\x03" + struct.pack(">3I", 1, 28, 28) + bytes(784)),
+        "images",
+        "wrong magic",
+    ),
     "wrong count": (idx(torch.zeros(29, 28, 28, dtype=torch.uint8)), "images", "29 items, not 30"),
-    "fewer items than promised": (gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", 31) + bytes(30)), "labels", "promises 31"),
-    "four billion items promised": (gzip.compress(b"\0\0\x08\x01" + b"\xff" * 4 + bytes(30)), "labels", "promises 4294967295"),
+    "fewer items than promised": (
+        gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", 31) + bytes(30)),
+        "labels",
+        "promises 31",
+    ),
+    "four billion items promised": (
+        gzip.compress(b"\0\0\x08\x01" + b"\xff" * 4 + bytes(30)),
+        "labels",
+        "promises 4294967295",
+    ),
     "other size of images": (idx(torch.zeros(30, 28, 27, dtype=torch.uint8)), "images", r"shape \(28, 27\)"),
     "header cut": (gzip.compress(b"\0\0\x08"), "labels", "wrong magic number"),
     "labels out of range": (idx(torch.arange(30, dtype=torch.uint8)), "labels", "holds a label above 9"),
     "nothing in it": (gzip.compress(b""), "labels", "wrong magic number"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("lie", LYING)
@@ -162,7 +176,7 @@ class Mirror:
             return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-class serving:  # noqa: N801  (used as a ``with`` block)
+class serving:
     """The mirror's address for the length of a block."""
 
     def __init__(self, mirror: Mirror):
@@ -182,7 +196,9 @@ class serving:  # noqa: N801  (used as a ``with`` block)
                     content = bytes(len(content))
                 if answer.startswith("half"):
                     content = content[: len(content) // 2]
-                for start in range(0, len(content), step := len(content) // 20 + 1 if answer == "slow" else len(content)):
+                for start in range(
+                    0, len(content), step := len(content) // 20 + 1 if answer == "slow" else len(content)
+                ):
                     self.wfile.write(content[start : start + step])
                     time.sleep(0.01 if answer == "slow" else 0)
                 return None
@@ -256,7 +272,9 @@ def test_a_slow_download_shows_that_it_goes_on(believed, tmp_path, capsys, monke
     assert all(name in capsys.readouterr().err for name in NAMES[:1])
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "ftp:/nowhere", "file:///etc", "not an address", "http://[::1"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9", "ftp:/nowhere", "file:///etc", "not an address", "http://[::1"]
+)
 def test_an_address_that_is_none_is_told(believed, tmp_path, address):
     with pytest.raises(DataFileError, match="could not be downloaded"):
         ensure_files(tmp_path, [address])
@@ -280,10 +298,14 @@ print(len(data.splits["train"]), images.shape[0])
 
 @pytest.mark.processes
 def test_first_runs_started_together_on_an_empty_folder_all_succeed(tmp_path, record_promise):
-    record_promise("First runs started together share one download", "four processes, a slow and a bad mirror", group="Data files")
+    record_promise(
+        "First runs started together share one download", "four processes, a slow and a bad mirror", group="Data files"
+    )
     slow, bad = Mirror("slow"), Mirror("half")
     with serving(bad) as first, serving(slow) as second:
-        code = FIRST_RUN.format(root=str(ROOT), tests=str(ROOT / "tests"), data_dir=str(tmp_path), mirrors=[first, second])
+        code = FIRST_RUN.format(
+            root=str(ROOT), tests=str(ROOT / "tests"), data_dir=str(tmp_path), mirrors=[first, second]
+        )
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         runs = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
         for process in runs:

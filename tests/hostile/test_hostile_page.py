@@ -28,7 +28,7 @@ NAMES = [
     "{{ 7*7 }}{% include '/etc/passwd' %}${7*7}",
     f"<!--<script>{RUN}//--></style></title></textarea><script>{RUN}</script>",
     f"&lt;script&gt;\u2028\u2029\u202e\ufeff\\u003cscript\\u003e{RUN}",
-    f"<base href='https://example.com/'><meta http-equiv=refresh content='0;url=data:text/html,<script>{RUN}</script>'>",
+    f"<base href='https://example.com/'><meta http-equiv=refresh content='0;url=data:text/html,<script>{RUN}'>",
     "__proto__",
     "constructor",
 ]
@@ -126,11 +126,23 @@ def test_nothing_in_a_hostile_page_runs(folder, chromium, tmp_path, record_promi
     outcome = run("explain page", [*images, "--model", str(folder), *OPTIONS])
     assert outcome.code == 0, outcome.error
     torch.manual_seed(0)
-    options = PageOptions(layers=[name.replace(".", "․") for name in NAMES[:2]], pictured=1, steps=1, n_groups=2,
-                          classes=list(range(len(NAMES))))  # fmt: skip
+    options = PageOptions(
+        layers=[name.replace(".", "․") for name in NAMES[:2]],
+        pictured=1,
+        steps=1,
+        n_groups=2,
+        classes=list(range(len(NAMES))),
+    )
     for n, names in enumerate((NAMES, NAMES[::-1])):
-        html = build_page(Net(), torch.rand(1, 28, 28), names, model_name=" ".join(names), image_name="".join(names),
-                          options=options, cache=PictureCache(tmp_path / "cache"))  # fmt: skip
+        html = build_page(
+            Net(),
+            torch.rand(1, 28, 28),
+            names,
+            model_name=" ".join(names),
+            image_name="".join(names),
+            options=options,
+            cache=PictureCache(tmp_path / "cache"),
+        )
         write_page(html, Path(f"runs/page/own-{n}.html"))
     pages = sorted(Path("runs/page").glob("*.html"))
     assert len(pages) == 5
@@ -143,7 +155,7 @@ def test_nothing_in_a_hostile_page_runs(folder, chromium, tmp_path, record_promi
             browser.press("ArrowRight", "2", "d", "g", "p", "s", "t")
             assert browser.evaluate("window.hacked ?? null") is None, page
             assert browser.evaluate("location.protocol") == "file:" and browser.complaints() == []
-            elements = "document.querySelectorAll('iframe, base, object, embed, form, [onerror], [onload], svg[onload]').length"
-            assert browser.evaluate(elements) == 0, page
+            foreign = "document.querySelectorAll('iframe, base, object, embed, form, [onerror], [onload]').length"
+            assert browser.evaluate(foreign) == 0, page
             assert browser.evaluate("[...document.links].every((link) => link.href.startsWith('file:'))"), page
     row["tries"] = len(pages)

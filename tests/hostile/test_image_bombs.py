@@ -178,7 +178,7 @@ def fuzz(folder, seed, tries):
                 assert str(error).startswith(str(path)), (kind, error)
                 refused += 1
             else:
-                assert image.shape == shape and image.isfinite().all() and 0 <= image.min() and image.max() <= 1
+                assert image.shape == shape and image.isfinite().all() and image.min() >= 0 and image.max() <= 1
     return refused
 
 

@@ -112,7 +112,7 @@ REFUSED = {
 ONLY_SETTINGS = {
     "foreign class": lambda path: settings(
         path, _instantiator="lightning.pytorch.cli.instantiate_module", _class_path="subprocess.Popen"
-    ),  # fmt: skip
+    ),
     "terabytes by its settings": lambda path: settings(path, hidden=10**12),
     "settings of other kinds": lambda path: settings(path, channels="abc", hidden=None),
 }
