@@ -36,7 +36,7 @@ def shorten(text: str, width: int) -> str:
 def report_error(error: BaseException | str) -> None:
     """Print ``error: …`` on stderr, in at most five lines."""
     if isinstance(error, OSError) and error.filename is not None:
-        error = f"{error.filename}: {error.strerror}"
+        error = f"{os.fsdecode(error.filename)}: {error.strerror}"
     lines = [line.rstrip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     for index, line in enumerate(lines[:MAX_ERROR_LINES]):
         print(shorten(printable(f"error: {line}" if index == 0 else f"  {line}"), 500), file=sys.stderr)

@@ -38,6 +38,10 @@ class Job:
         path = self.folder / "error.txt"
         return path.read_text() if path.exists() else None
 
+    def discard(self) -> None:
+        """Remove its folder: a long run makes many of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 class Worker:
     """One process, one thread, low priority: it lays out while the training goes on.
@@ -62,7 +66,7 @@ class Worker:
             return
         self._give_up_lost_jobs()
         self._root = self._root or Path(tempfile.mkdtemp(prefix="tsne-"))
-        command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+        command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(self._root)]
         if hasattr(os, "nice") and shutil.which("nice"):
             command = ["nice", "-n", "10", *command]
         with (self._root / "stderr.txt").open("wb") as stderr:

@@ -181,6 +181,7 @@ class TSNELogger(PictureCallback):
             for job in self._worker.finished():
                 with self.harmless(trainer, pl_module):
                     self._log(trainer, job)
+                job.discard()
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._worker.wait()

@@ -1,11 +1,12 @@
 """The process beside the training: reads jobs, one folder a line, from stdin until it ends.
 
-Run as a script, so that it imports neither torch nor Lightning. In each folder it finds ``job.npz`` and
-leaves ``result.npz``, ``figure.png`` and ``tensors.tsv``, or ``animation.gif``; ``error.txt`` where it could
-not; and last, ``done``.
+Its argument is the folder that holds them all. Run as a script, so that it imports neither torch nor
+Lightning. In each folder it finds ``job.npz`` and leaves ``result.npz``, ``figure.png`` and ``tensors.tsv``, or
+``animation.gif``; ``error.txt`` where it could not; and last, ``done``.
 """
 
 import json
+import shutil
 import sys
 import threading
 import traceback
@@ -89,6 +90,7 @@ def main() -> None:
     last: dict[str, Any] = {}
     for line in sys.stdin:
         work(Path(line.rstrip("\n")), last)
+    shutil.rmtree(sys.argv[1], ignore_errors=True)  # the training was killed, or it would have ended this first
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import logging
 import pickle
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -40,6 +41,13 @@ def quiet_libraries() -> None:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
+    threading.excepthook = told_where_it_matters
+
+
+def told_where_it_matters(arguments: threading.ExceptHookArgs) -> None:
+    """A thread's traceback; none of TensorBoard's writer, whose error the next write of the run raises again."""
+    if type(arguments.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(arguments)
 
 
 @contextmanager
