@@ -109,7 +109,7 @@ def dictionary(work: Workspace) -> dict[str, Any]:
             "silent": float((maps == 0).float().mean()),
             "dog_and_cat": float(torch.cosine_similarity(for_dog, for_cat, dim=0)),
         }
-    work.picture("task3-dictionary", draw_features(torch.cat(rows), titles, width=SHOWN))
+    work.picture("task3-dictionary.jpg", draw_features(torch.cat(rows), titles, width=SHOWN))
     readout = given.model.get_submodule("model.classifier.1").weight  # the layer that turns detectors into classes
     return {"layers": found, "zero_weights": float((readout == 0).float().mean())}
 

@@ -40,7 +40,7 @@ def tsne(work: Workspace) -> dict[str, Any]:
         predictions = trained(images).argmax(1).numpy()
     truth, held_out = labels.numpy(), np.arange(len(labels)) >= EACH
     layouts = {name: embed(x, truth) for name, x in tqdm(features.items(), desc="t-SNE", unit="layout")}
-    work.picture("task2-tsne", draw(layouts, truth, predictions, held_out))
+    work.picture("task2-tsne.png", draw(layouts, truth, predictions, held_out))
     trained_plane = layouts["trained features"].coordinates
     wrong = predictions != truth
     return {

@@ -30,8 +30,8 @@ def evaluation(work: Workspace) -> dict[str, Any]:
         )
         table = "\n".join(line for line in printed.splitlines() if line.startswith("|"))
         found[name] = {"table": table, "means": means(output / "evaluation.csv")}
-        for picture in ("measures", "randomization"):
-            work.picture(f"{picture}-{name}", output / f"{picture}.png")
+        for picture in ("measures", "randomization") if name == "mnist" else ("randomization",):
+            work.picture(f"{picture}-{name}.jpg", output / f"{picture}.png")
     return found
 
 

@@ -24,7 +24,7 @@ def own(work: Workspace) -> dict[str, Any]:
     run, output = work.run_folder("mnist"), work.runs / "own"
     shown = "python scripts/explain.py features --model runs/mnist/VERSION"
     work.command("explain.py", "features", "--model", run, "--output", output, shown=shown)
-    work.picture("task5-classes", output / "classes.png")
+    work.picture("task5-classes.png", output / "classes.png")
     model = load_checkpoint(run / "checkpoints" / "best.ckpt")
     data = MNISTDataModule(work.data_dir)
     images, labels = data.probe_batch("test", 10_000)
@@ -43,7 +43,7 @@ def own(work: Workspace) -> dict[str, Any]:
     corrected = {str(n): accuracy_without(model, x, truth, order, n) for n in REMOVED}
     by_chance = {str(n): accuracy_without(model, x, truth, chance, n) for n in REMOVED}
     titles = [f"a {t}, seen as {s}" for t, s in zip(truth[:DRAWN], seen[:DRAWN])]
-    work.picture("task5-mistakes", draw_maps(x[:DRAWN], {"speaks for the\nmistake": maps[:DRAWN]}, titles))
+    work.picture("task5-mistakes.png", draw_maps(x[:DRAWN], {"speaks for the\nmistake": maps[:DRAWN]}, titles))
     ink = (x > 0.1).flatten(1).sum(1).float().mean()
     return {"mistakes": len(wrong), "corrected": corrected, "by_chance": by_chance, "ink": float(ink)}
 

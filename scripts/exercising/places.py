@@ -63,7 +63,7 @@ def places(work: Workspace) -> dict[str, Any]:
     for layer in LAYERS:
         found[layer]["like_last"] = spearman(enlarged(rows[layer][0], x.shape[2:]), last)
     titles = [f"for {DOG}", f"for {CAT}", f"{DOG} − {CAT}"]
-    work.picture("task3-places", draw_maps(x.expand(3, -1, -1, -1), rows, titles))
+    work.picture("task3-places.jpg", draw_maps(x.expand(3, -1, -1, -1), rows, titles))
     area = {name: float(where.float().mean()) for name, where in regions(x.shape[-1]).items()}
     return {"layers": found, "area": area}
 
@@ -86,7 +86,7 @@ def groups(work: Workspace) -> dict[str, Any]:
             ],
         }
         drawn.append((layer, group, effects))
-    work.picture("task3-groups", draw_groups(given.images[0], drawn))
+    work.picture("task3-groups.jpg", draw_groups(given.images[0], drawn))
     return {"layers": found}
 
 
@@ -101,8 +101,8 @@ def draw_groups(image: "Tensor", layers: "list[tuple[str, NeuronGroups, list[Ten
     for axes_row, (layer, group, effects) in zip(grid, layers):
         for index, axes in enumerate(axes_row):
             light = enlarged(group.places[0, index], image.shape[1:])
-            light = (light / light.max()).clamp(0, 1)
-            show_image(axes, image * (0.12 + 0.88 * light))
+            light = (light / light.max()).clamp(0, 1).sqrt()
+            show_image(axes, image * (0.15 + 0.85 * light))
             dog, cat = (float(effect[index]) for effect in effects)
             axes.set_title(f"dog {dog:+.2f}, cat {cat:+.2f}".replace("-", "−"), fontsize=10)
         axes_row[0].set_ylabel(layer, fontsize=11)

@@ -33,18 +33,18 @@ def settings(work: Workspace) -> dict[str, Any]:
     from tqdm import tqdm
 
     runs: dict[str, list[dict[str, float]]] = {}
-    changes = {repr(change): change for values in CHANGES.values() for change in values.values()}
+    changes = {key(change): change for values in CHANGES.values() for change in values.values()}
     with tqdm(total=len(changes) * len(SEEDS), desc="settings", unit="run") as bar:
-        for key, change in changes.items():
-            runs[key] = []
+        for name, change in changes.items():
+            runs[name] = []
             for seed in SEEDS:
-                runs[key].append(run(change, seed))
+                runs[name].append(run(change, seed))
                 bar.update()
     table = {
-        setting: [summary(shown, runs[repr(change)]) for shown, change in values.items()]
+        setting: [summary(shown, runs[key(change)]) for shown, change in values.items()]
         for setting, values in CHANGES.items()
     }
-    work.picture("task2-settings", draw(table))
+    work.picture("task2-settings.png", draw(table))
     usual = table["learning rate"][2]
     rows = [row for values in table.values() for row in values]
     within = [row for row in rows if abs(row["accuracy"] - usual["accuracy"]) <= usual["half_interval"]]
@@ -58,6 +58,12 @@ def settings(work: Workspace) -> dict[str, Any]:
         "rows": len(rows),
         "rows_within_interval": len(within),
     }
+
+
+def key(change: dict[str, Any]) -> str:
+    """What of a change differs from the usual settings: the same for all that change nothing."""
+    usual = {**MODEL, **DATA, "epochs": EPOCHS}
+    return repr({name: value for name, value in change.items() if value != usual[name]})
 
 
 def run(change: dict[str, Any], seed: int) -> dict[str, float]:
@@ -121,7 +127,7 @@ def draw(table: dict[str, list[dict[str, Any]]]) -> "Figure":
         axes.grid(axis="y", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     grid.flat[-1].set_axis_off()
-    text = "Each dot is a network from\nanother seed, each line their\nmean. All else is as in\nconfigs/digits.yaml, 8 epochs."
+    text = "Dots are networks from several\nseeds, lines their mean. All\nelse is as in\nconfigs/digits.yaml; 8 epochs."
     grid.flat[-1].text(0.02, 0.9, text, fontsize=11, va="top", transform=grid.flat[-1].transAxes)
     for axes in grid[:, 0]:
         axes.set_ylabel("validation loss", fontsize=11)

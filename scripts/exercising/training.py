@@ -4,7 +4,9 @@ import csv
 import statistics
 from typing import Any
 
-from exercising.workspace import Workspace, metrics
+import yaml
+
+from exercising.workspace import ROOT, Workspace, metrics
 
 SEEDS = (0, 1, 2)
 
@@ -16,7 +18,7 @@ def regression(work: Workspace) -> dict[str, Any]:
     with (output / "regression.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for name in ("regression", "learning_curves"):
-        work.picture(f"task1-{name.replace('_', '-')}", output / f"{name}.png")
+        work.picture(f"task1-{name.replace('_', '-')}.png", output / f"{name}.png")
     texts = ("variant", "seconds")
     return {
         row["variant"].replace(" ", "_"): {k: float(v) for k, v in row.items() if k not in texts and v} for row in rows
@@ -32,8 +34,8 @@ def mnist(work: Workspace) -> dict[str, Any]:
     """The CNN on MNIST, once for each seed; the pictures are those of the last, which the other stages use."""
     found = trained(work, "mnist", SEEDS, "--data.data_dir", work.data_dir)
     figures = work.run_folder("mnist") / "figures" / "test"
-    work.picture("task2-confusion", newest(figures, "confusion_matrix"))
-    work.picture("task2-mistakes", newest(figures, "worst_mistakes"))
+    work.picture("task2-confusion.png", newest(figures, "confusion_matrix"))
+    work.picture("task2-mistakes.png", newest(figures, "worst_mistakes"))
     return {"seeds": SEEDS, **found}
 
 
@@ -52,7 +54,8 @@ def trained(work: Workspace, experiment: str, seeds: tuple[int, ...], *options: 
         runs.append({key.replace("/", "_"): value for key, value in metrics(printed).items()})
     runs.reverse()
     means = {key: statistics.fmean(run[key] for run in runs) for key in runs[0]}
-    return {"runs": runs, "mean": means}
+    settings = yaml.safe_load((ROOT / "configs" / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    return {"runs": runs, "mean": means, "epochs": settings["trainer"]["max_epochs"]}
 
 
 def newest(folder, stem: str):

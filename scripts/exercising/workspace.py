@@ -101,7 +101,7 @@ class Workspace:
         return runs[-1].parents[1]
 
     def picture(self, name: str, source: "Figure | Path") -> None:
-        """Keep a figure or a PNG as ``name``.png, in few colours and small enough for a repository."""
+        """Keep a figure or a PNG under ``name``, small enough for a repository: photos as JPEG, plots as PNG."""
         import io
 
         from PIL import Image
@@ -114,11 +114,11 @@ class Workspace:
             image = Image.open(buffer).convert("RGB")
         if image.width > WIDEST_PICTURE:
             image = image.resize((WIDEST_PICTURE, round(image.height * WIDEST_PICTURE / image.width)), Image.LANCZOS)
-        data = packed(image)
+        data = packed(image, name)
         while len(data) > LARGEST_PICTURE:
             image = image.resize((image.width * 9 // 10, image.height * 9 // 10), Image.LANCZOS)
-            data = packed(image)
-        write_whole(self.pictures / f"{name}.png", data)
+            data = packed(image, name)
+        write_whole(self.pictures / name, data)
 
     def load(self) -> dict[str, Any]:
         """The stored numbers of all stages."""
@@ -131,12 +131,15 @@ class Workspace:
         write_whole(self.numbers, text.encode())
 
 
-def packed(image: Any) -> bytes:
-    """A PNG of at most 256 colours."""
+def packed(image: Any, name: str) -> bytes:
+    """The bytes of a JPEG, or of a PNG of at most 256 colours, as the file's ``name`` says."""
     import io
 
     buffer = io.BytesIO()
-    image.quantize(256, method=0, dither=0).save(buffer, format="png", optimize=True)
+    if name.endswith(".jpg"):
+        image.save(buffer, format="jpeg", quality=80, optimize=True)
+    else:
+        image.quantize(256, method=0, dither=0).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
