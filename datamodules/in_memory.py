@@ -71,7 +71,9 @@ class EpochSampler(DistributedSampler[int]):
         seed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed >> 1))
         order = torch.cat([torch.randperm(self.dataset_size, generator=generator) for _ in range(self.passes)])
-        return torch.cat([order, order[: self.total_size - len(order)]])
+        return order.repeat(-(-self.total_size // len(order)))[
+            : self.total_size
+        ]  # more ranks than samples: several times
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order()[self.rank :: self.num_replicas].tolist())

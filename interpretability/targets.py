@@ -95,8 +95,8 @@ def check_logits(logits: object, samples: int | None = None) -> None:
     """Raise unless ``logits`` is a tensor (N, K), of ``samples`` rows where that is given."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"the model must return logits as one tensor; it returned {type(logits).__name__}")
-    if logits.ndim != 2:
-        raise ValueError(f"the model must return logits of shape (N, K); it returned {tuple(logits.shape)}")
+    if logits.ndim != 2 or not logits.shape[1]:
+        raise ValueError(f"the model must return logits of shape (N, K), K ≥ 1; it returned {tuple(logits.shape)}")
     if samples is not None and len(logits) != samples:
         raise ValueError(f"the model returned logits {tuple(logits.shape)} for a batch of {samples}: is x a batch?")
 

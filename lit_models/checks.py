@@ -42,6 +42,8 @@ def hyperparameters(h: Any) -> None:
     for name, values in sizes.items():
         if not all(isinstance(v, int) and v > 0 for v in values):
             raise ValueError(f"{name} must hold positive integers, not {getattr(h, name)}")
+    if not h.input_shape:
+        raise ValueError("input_shape must name at least one side, such as (1,)")
     clip = h.gradient_clip_val
     rules = [
         ("dropout", 0 <= h.dropout < 1, "in [0, 1)"),

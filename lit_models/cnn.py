@@ -55,7 +55,7 @@ def check_options(h: Any) -> None:
     check_range("the smallest of channels", min(h.channels, default=1), 1)
     if len(h.betas) != 2 or not all(0 <= beta < 1 for beta in h.betas):
         raise ValueError(f"betas must be two numbers in [0, 1), got {list(h.betas)}")
-    if len(h.input_shape) != 3:
+    if len(h.input_shape) != 3 or min(h.input_shape) < 1:
         raise ValueError(f"LitCNN takes images of input_shape (C, H, W), got {tuple(h.input_shape)}")
     for name in ("mean", "std"):
         if np.size(h[name]) not in (1, h.input_shape[0]):

@@ -103,10 +103,8 @@ def is_batch(x):
 @steady
 def test_attribution(name, x, target, layer):
     model = network_for(x)
-    if x.ndim != 4 or x.shape[1:2] != (2,) or min(x.shape[2:], default=0) == 0:
-        x = x.new_zeros(0, 2, 3, 3) if x.ndim % 2 else x  # what the model itself cannot take is the model's to refuse
-        if x.numel() and x.is_floating_point() and x.ndim > 1:
-            return
+    if x.is_floating_point() and x.ndim > 1 and len(x) and not is_batch(x):
+        return  # what the network itself cannot take is the network's to refuse
     method = accepted(METHODS[name], model, layer)
     found = None if method is None else accepted(method, x, target)
     assert not any(parameter.grad is not None for parameter in model.parameters())
@@ -231,7 +229,7 @@ def test_the_formulas_stay_finite(n, d, k, networks, seed, activation, scale, dt
             assert gradient.shape == parameter.shape and gradient.dtype == dtype and gradient.isfinite().all()
 
 
-@given(images=st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), data=st.data())
+@given(images=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), data=st.data())
 @steady
 def test_augmentation(images, data):
     names = ("degrees", "translate", "scale", "shear", "elastic")
