@@ -6,6 +6,7 @@ Imports nothing heavy, so that ``--help`` stays fast.
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +67,23 @@ def whole_file(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def reworded(message: str) -> str:
+    """What argparse says of an option, so that it tells what to give instead."""
+    for pattern, words in (
+        (r"argument (\S+): invalid int value: (.*)", r"\1 must be a whole number, not \2"),
+        (r"argument (\S+): invalid float value: (.*)", r"\1 must be a number, not \2"),
+        (r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)", r"\1 must be one of \3, not \2"),
+        (r"argument (\S+): expected (?:one|at least one) argument", r"\1 needs a value"),
+        (r"argument (\S+): ignored explicit argument .*", r"\1 takes no value"),
+        (r"argument (\S+): (.*)", r"\1: \2"),
+        (r"the following arguments are required: (.*)", r"\1 must be given; --help shows every option"),
+        (r"unrecognized arguments: (\S+).*", r"unexpected word '\1'; --help shows what can be given"),
+    ):
+        if found := re.fullmatch(pattern, message, re.DOTALL):
+            return found.expand(words)
+    return message
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Options with their defaults, where they have one."""
 
@@ -92,7 +110,7 @@ class ArgumentParser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ").split()
         if message.startswith("unrecognized") and unknown and unknown[0].startswith("--"):
             message = str(nearest(unknown[0].split("=")[0], self._option_string_actions, "option"))
-        report_error(message)
+        report_error(reworded(message))
         sys.exit(EXIT_USER_ERROR)
 
 
