@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+REFERENCE := lit_models lit_models.functional lit_models.network lit_models.batched datamodules interpretability \
+	interpretability.building_blocks interpretability.evaluation interpretability.images interpretability.zoo \
+	interpretability.page interpretability.drawing callbacks
 
 .PHONY: help exercise reference train test test-all faults lint bench regression tune tensorboard clean
 
@@ -20,7 +23,7 @@ exercise: $(VENV)/.installed  ## every figure and number of docs/exercise.md, or
 
 reference: $(VENV)/.installed-test  ## build/reference: every public name, from its docstring
 	$(BIN)/python -W error -m pdoc --docformat google --no-show-source --output-directory build/reference \
-		lit_models datamodules interpretability callbacks
+		$(REFERENCE)
 
 tune: $(VENV)/.installed  ## search the settings of digits, or make tune ARGS="mnist --trials 30"
 	$(BIN)/python scripts/tune.py $(or $(ARGS),digits)
