@@ -64,9 +64,10 @@ class Promises:
         if result == NOT_TRIED and isinstance(report.longrepr, tuple):
             rows = [row | {"figure": report.longrepr[2].removeprefix("Skipped: ")} for row in rows]
         self.rows[report.nodeid] = [row | {"result": result, "date": date.today().isoformat()} for row in rows]
+        self.write()
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write both files, each under a temporary name first."""
+    def write(self) -> None:
+        """Write both files, each under a temporary name first: after each test, for a long run may be cut short."""
         stored = json.loads(self.store.read_text(encoding="utf-8")) if self.store.exists() else {}
         kept = {name: rows for name, rows in stored.items() if (ROOT / name.partition("::")[0]).exists()}
         merged = dict(sorted((kept | self.rows).items()))
