@@ -34,7 +34,7 @@ SHAPES = {"images": (28, 28), "labels": ()}
 COUNTS = {"train": 60_000, "test": 10_000}
 IDX_UNSIGNED_BYTE = 0x08
 DOWNLOAD_TIMEOUT_SECONDS = 20.0
-PAUSES_SECONDS = (1.0, 4.0)  # before every mirror is asked again
+PAUSES_SECONDS = (1.0, 2.0)  # before every mirror is asked again
 QUIET_SECONDS = 3.0  # how long a download takes before it tells how far it is
 BLOCK_BYTES = 1 << 16
 

@@ -42,7 +42,7 @@ def condense(message: str, options: Iterable[str] = ()) -> str:
     if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
         if not unknown[1].startswith("-"):
             return f"unexpected word {unknown[1]!r}; only an experiment's name stands before the options"
-        return str(nearest(unknown[1].split("=")[0], options, "option"))
+        return str(_unknown_option(unknown[1].split("=")[0], options))
     if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         return str(nearest(f"--{unknown[1]}.{unknown[2]}", options, "option"))
     if "arguments are required" in message:
@@ -50,6 +50,8 @@ def condense(message: str, options: Iterable[str] = ()) -> str:
         return f"nothing says which {missing} to use; give --{missing}, or a configuration file that holds '{missing}:'"
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     key = ".".join(keys)
+    if unknown := re.search(r"Unable to load config '(.*)'", message):
+        return f"--{keys[0]} must hold options of its own, not {unknown[1]}; give one of them as --{keys[0]}.NAME"
     if len(keys) > 1 and (wanted := _wanted(message)):
         return f"--{key} must be {wanted}, not {_given_value(message)}"
     if not key and (unknown := re.search(r"Option '([\w.]+)' is not accepted", message)):
@@ -93,11 +95,26 @@ def _given_value(message: str) -> str:
     return next(text for text in found.groups() if text is not None) if found else "that"
 
 
+def _unknown_option(name: str, options: Iterable[str]) -> Exception:
+    """The error for an option that is none; where its group is none, the nearest group's of that name."""
+    known = [option for option in options if not option.endswith(".help")]
+    group, dot, rest = name.partition(".")
+    groups = {option.partition(".")[0] for option in known}
+    return nearest(
+        name, [f"{option}{dot}{rest}" for option in groups] if dot and group not in groups else known, "option"
+    )
+
+
 def exported_names(key: str = "") -> set[str]:
-    """Every class that a configuration may name without its package: of models, data or callbacks, as ``key`` says."""
+    """The classes of models, data or callbacks, as ``key`` says: by name, or by path where two have the same name."""
     packages = PACKAGES.get(key.split(".init_args")[0], [package for group in PACKAGES.values() for package in group])
-    modules = [importlib.import_module(package) for package in packages]
-    return {name for module in modules for name in module.__all__ if issubclass(getattr(module, name), BASES)}
+    found: dict[str, list[str]] = {}
+    for package in packages:
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            if isinstance(getattr(module, name), type) and issubclass(getattr(module, name), BASES):
+                found.setdefault(name, []).append(f"{package}.{name}")
+    return {name for short, paths in found.items() for name in (paths if len(paths) > 1 else [short])}
 
 
 def _given_class(message: str) -> str | None:

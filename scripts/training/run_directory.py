@@ -55,7 +55,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     settings = checkpoint.get("hyper_parameters")
     builder = settings.get("_instantiator", BUILDER) if isinstance(settings, dict) else BUILDER
     if builder != BUILDER:
-        raise UserError(f"{path} asks to be built by {shorten(str(builder), 60)}, not by Lightning; nothing in it was run")
+        builder = shorten(str(builder), 60)
+        raise UserError(f"{path} asks to be built by {builder}, not by Lightning; nothing in it was run")
     return checkpoint
 
 

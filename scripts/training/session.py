@@ -105,7 +105,7 @@ def fit_and_test(cli: BacklitCLI) -> tuple[dict[str, float], float]:
 
 @contextmanager
 def told_by_name(cli: BacklitCLI) -> Iterator[None]:
-    """Whatever fails while a checkpoint is put back into model, optimisers and callbacks becomes an error that names it."""
+    """Whatever fails while a checkpoint is put back into model, optimisers and callbacks names the checkpoint."""
     try:
         yield
     except Exception as error:
