@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models import checks, functional, network
 from lit_models.layers import Dropout, Normalize
-from lit_models.optimizers import OPTIMIZERS
+from lit_models.optimizers import OPTIMIZERS, average_over_ranks
 from lit_models.schedules import make_schedule, step_schedules
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -138,7 +138,7 @@ class LitMLP(LightningModule):
         checks.input_shape(x, self.input_shape)
         with torch.no_grad():
             y, caches = network.network_forward(self._flatten(x), self._layers(), self.activation)
-            dy = score_gradient(y, target)
+            dy = network.score_gradient(y, target)
             dx = network.network_input_backward(dy, caches, self.activation)
         return dx.view(x.shape) / self.normalize.std
 
@@ -284,24 +284,3 @@ class LitMLP(LightningModule):
             accuracy = getattr(self, f"{stage}_accuracy")
             accuracy(y, t)
             self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=len(x))
-
-
-def average_over_ranks(parameters: list[Tensor], strategy: Any) -> None:
-    """Replace each ``.grad`` by its mean over the processes, in one exchange (eq. 1.21)."""
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    flat = strategy.reduce(flat, reduce_op="mean")
-    for p, mean in zip(parameters, flat.split([p.numel() for p in parameters])):
-        p.grad = mean.view(p.shape)
-
-
-def score_gradient(y: Tensor, target: Any = None) -> Tensor:
-    """∂score/∂y (N, K) for a score that ``target`` picks or computes from the outputs."""
-    if callable(target):
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = y.clone().requires_grad_()
-            return torch.autograd.grad(target(leaf).sum(), leaf)[0]
-    n, k = y.shape
-    classes = y.argmax(1) if target is None else torch.as_tensor(target, device=y.device).expand(n)
-    if not bool(((classes >= 0) & (classes < k)).all()):
-        raise ValueError(f"target {target} is not among the {k} outputs")
-    return torch.zeros_like(y).scatter_(1, classes.unsqueeze(1), 1.0)

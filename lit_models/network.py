@@ -89,3 +89,16 @@ def loss_and_gradients(
                 value = value + F.penalty_forward(w, weight_decay)
                 dw += F.penalty_backward(w, weight_decay)
     return value, gradients
+
+
+def score_gradient(y: Tensor, target: Any = None) -> Tensor:
+    """∂score/∂y (N, K) for a score that ``target`` picks or computes from the outputs."""
+    if callable(target):
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = y.clone().requires_grad_()
+            return torch.autograd.grad(target(leaf).sum(), leaf)[0]
+    n, k = y.shape
+    classes = y.argmax(1) if target is None else torch.as_tensor(target, device=y.device).expand(n)
+    if not bool(((classes >= 0) & (classes < k)).all()):
+        raise ValueError(f"target {target} is not among the {k} outputs")
+    return torch.zeros_like(y).scatter_(1, classes.unsqueeze(1), 1.0)

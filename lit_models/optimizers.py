@@ -202,3 +202,11 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def average_over_ranks(parameters: list[Tensor], strategy: Any) -> None:
+    """Replace each ``.grad`` by its mean over the processes, in one exchange (eq. 1.21)."""
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    flat = strategy.reduce(flat, reduce_op="mean")
+    for p, mean in zip(parameters, flat.split([p.numel() for p in parameters])):
+        p.grad = mean.view(p.shape)
