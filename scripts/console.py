@@ -59,7 +59,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is None or error.filename == str(partial):
+        if error.errno and error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
     finally:

@@ -80,7 +80,7 @@ def train(arguments: Arguments, started: float) -> int | None:
     except (SystemExit, KeyboardInterrupt) as stop:
         return interrupted(cli, stop)
     except OSError as error:
-        if error.filename is None:  # a write that failed after the file was opened, as on a full disk
+        if error.errno and error.filename is None:  # a write that failed once the file was open, as on a full disk
             error.filename = str(cli.folder)
         raise
     if cli.folder is not None and cli.trainer.is_global_zero:
