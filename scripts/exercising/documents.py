@@ -70,7 +70,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 def number(value: float, digits: int = 2) -> str:
     """So many decimals, with a true minus sign and separators between thousands."""
-    return f"{value:,.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) or 0.0:,.{digits}f}".replace("-", "−")
 
 
 def significant(value: float, digits: int = 2) -> str:
