@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
 FEW_CHANNELS = 4
-WORTHWHILE = 512  # input values from which on the saving exceeds the effort of looking for it
+WORTHWHILE = 2048  # input values from which on the saving exceeds the effort of looking for it
 AFFINE = {"SubBackward0", "AddBackward0", "MulBackward0", "DivBackward0", "CloneBackward0", "ToCopyBackward0"}
 
 
@@ -32,7 +32,7 @@ def gradient_through(scores: Tensor, leaf: Tensor, keep_graph: bool = False, sta
     convolution = first_convolution(scores, leaf)
     if convolution is None:
         return None
-    (dz,) = torch.autograd.grad(scores.sum(), GradientEdge(convolution, 0), retain_graph=keep_graph)
+    (dz,) = torch.autograd.grad(scores, GradientEdge(convolution, 0), torch.ones_like(scores), retain_graph=keep_graph)
     summed_above = stacked > 1 and _same_for_every_row(convolution, leaf)
     if summed_above:
         dz = dz.unflatten(0, (stacked, -1)).sum(dim=0)

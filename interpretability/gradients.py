@@ -96,9 +96,7 @@ def summed_gradient(
     return score_gradient(weights.repeat_interleave(len(scores) // k) * scores, leaf, stacked=k)
 
 
-def score_gradient(
-    scores: Tensor, point: Tensor | GradientEdge, keep_graph: bool = False, stacked: int = 1
-) -> Tensor:
+def score_gradient(scores: Tensor, point: Tensor | GradientEdge, keep_graph: bool = False, stacked: int = 1) -> Tensor:
     """∂(Σ scores)/∂point; a ValueError where no differentiable path joins them.
 
     Of a point that is ``stacked`` k times over, (kN, …), the sum over the k, (N, …).
@@ -109,7 +107,8 @@ def score_gradient(
         if gradient is not None:
             return gradient
     if scores.requires_grad:
-        (gradient,) = torch.autograd.grad(scores.sum(), point, retain_graph=keep_graph, allow_unused=True)
+        ones = torch.ones_like(scores)
+        (gradient,) = torch.autograd.grad(scores, point, ones, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
         raise ValueError(UNRELATED)
     return gradient if stacked == 1 else gradient.unflatten(0, (stacked, -1)).sum(dim=0)

@@ -11,6 +11,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from interpretability.names import listing, unknown
 from interpretability.pixel_model import PixelModel
@@ -47,12 +48,12 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             normalises by the statistics of the batch, so that its samples cannot be explained one by one.
     """
     modules = _every_module(model)
-    parameters = [p for module in modules for p in module._parameters.values() if p is not None]
-    buffers = [b for module in modules for b in module._buffers.values() if b is not None]
-    if any(tensor.is_inference() for tensor in chain(parameters, buffers)):
+    parameters = [p for module in modules if module._parameters for p in module._parameters.values() if p is not None]
+    buffers = [b for module in modules if module._buffers for b in module._buffers.values() if b is not None]
+    if any(map(Tensor.is_inference, chain(parameters, buffers))):
         raise ValueError("the model was created inside torch.inference_mode(); create or load it outside")
     for module in modules:
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
             name = next(name for name, found in model.named_modules() if found is module)
             raise ValueError(f"layer {name!r} mixes samples even in eval mode: it has track_running_stats=False")
     training = [module for module in modules if module.training]

@@ -23,6 +23,7 @@ from interpretability.attribution.torch_functions import (
     tensors_in,
 )
 from interpretability.layers import replace
+from interpretability.targets import check_logits
 
 Handler = Callable[..., Any]  # (operations, func, args, kwargs) -> what func returns
 
@@ -88,6 +89,7 @@ class Operations(TorchFunctionMode):
 
     def finished(self, logits: Tensor) -> Tensor:
         """What the model returned, after its last in-place operation, if every step to it was seen."""
+        check_logits(logits)
         logits = self.current(logits)
         self._check_visible(tensors_in([logits]), "the output")
         return logits

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import interpretability.first_convolution as first_convolution_module
 from attribution_networks import Residual, plain, randomised
 from interpretability.first_convolution import convolution_input_gradient, first_convolution, gradient_through
 from interpretability.gradients import input_gradient, layer_gradient
@@ -98,3 +99,38 @@ def test_a_way_around_the_first_convolution_leaves_it_to_autograd():
     assert gradient_through(squared, leaf) is None
     wide = torch.rand(8, 8, 16, 16, requires_grad=True)
     assert gradient_through(nn.Conv2d(8, 2, 3)(wide).mean(dim=(1, 2, 3)), wide) is None
+
+
+def below_and_gradients(below):
+    """∂(Σ scores)/∂leaf of three stacks of four images, and their sum by stack, through ``below`` and a network."""
+    torch.manual_seed(0)
+    net, x = plain().double().eval(), torch.rand(12, 3, 12, 10, dtype=torch.float64)
+    leaf = x.requires_grad_()
+    scores = net(below(leaf.clone()))[:, 1] * torch.linspace(-1, 2, 12, dtype=torch.float64)
+    each = torch.autograd.grad(scores.sum(), leaf, retain_graph=True)[0]
+    return scores, leaf, each.unflatten(0, (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("below", "meets"),
+    [
+        (lambda x: (x - 0.4) / torch.tensor([0.3, 0.2, 0.5]).double().view(3, 1, 1), 4),
+        (lambda x: x / x.detach().amax(dim=(1, 2, 3), keepdim=True), 12),
+        (lambda x: x.square(), 12),
+    ],
+    ids=["normalised", "scaled by its own maximum", "squared"],
+)
+def test_gradients_are_summed_above_the_first_convolution_where_the_way_below_is_the_same(below, meets, monkeypatch):
+    scores, leaf, stacks = below_and_gradients(below)
+    rows = []
+
+    def counting(dz, convolution):
+        rows.append(len(dz))
+        return convolution_input_gradient(dz, convolution)
+
+    monkeypatch.setattr(first_convolution_module, "convolution_input_gradient", counting)
+    monkeypatch.setattr(first_convolution_module, "WORTHWHILE", 0)
+    summed = gradient_through(scores, leaf, stacked=3)
+    assert rows == [meets]
+    assert stacks.abs().amax() > 1e-3 and not torch.allclose(stacks[0], stacks[1])
+    torch.testing.assert_close(summed, stacks.sum(dim=0), rtol=0, atol=1e-12)

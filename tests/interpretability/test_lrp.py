@@ -444,3 +444,12 @@ def test_on_cuda():
     expected = LRP(model, rule="epsilon_plus")(x, 0)
     found = LRP(model.cuda(), rule="epsilon_plus")(x.cuda(), 0)
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_model_that_returns_a_dictionary_is_named_as_such():
+    class Named(nn.Linear):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(TypeError, match="logits as one tensor; it returned dict"):
+        LRP(Named(3, 2))(torch.rand(1, 3), 0)

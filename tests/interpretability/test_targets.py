@@ -45,7 +45,7 @@ def test_what_is_no_target_is_named(target, error, words):
 
 
 def test_logits_must_be_two_dimensional():
-    with pytest.raises(ValueError, match=r"\(N, K\); it returned \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(N, K\), K ≥ 1; it returned \(3,\)"):
         target_scores(torch.zeros(3), 0)
     with pytest.raises(TypeError, match="tuple"):
         resolve_target((LOGITS,), 0)
