@@ -58,7 +58,7 @@ def draw_panel(
         middle = np.median(points.coordinates[chosen & (by == label)], axis=0)
         box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": shade[label], "alpha": 0.8}
         name = points.class_names[label][:14]
-        axes.text(*middle, name, ha="center", va="center", fontsize=9, bbox=box, parse_math=False)
+        axes.text(middle[0], middle[1], name, ha="center", va="center", fontsize=9, bbox=box, parse_math=False)
     centre, half = window
     axes.set(xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] - half, centre[1] + half))
     axes.set(xticks=[], yticks=[], aspect="equal")

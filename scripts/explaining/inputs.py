@@ -125,7 +125,7 @@ def load_checkpoint(path: Path) -> Any:
 
 
 def check_settings(kind: Any, settings: dict[str, Any], weights: dict[str, Any]) -> None:
-    """Raise where the model of these settings would have other weights; made without memory, however large it would be."""
+    """Raise where the model of these settings would have other weights; it is made without memory, however large."""
     import inspect
 
     import torch

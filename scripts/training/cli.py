@@ -21,7 +21,7 @@ import datamodules  # noqa: F401
 import lit_models  # noqa: F401
 from callbacks import EpochMeans, RandomState, RunProgress
 from console import UserError, shorten, whole_file
-from training.arguments import Arguments
+from training.arguments import CONFIGS, Arguments
 from training.checkpoints import AtomicCheckpoints
 from training.interrupts import StopWhenAsked
 from training.messages import condense
@@ -41,7 +41,10 @@ def from_yaml(text: str, source: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{source} is not valid YAML: {place}{problem}") from error
     except RecursionError:
         raise UserError(f"{source} is not valid YAML: its lists or maps are nested too deeply") from None
 
@@ -171,13 +174,21 @@ class BacklitCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise UserError(condense(str(error), parser._option_string_actions)) from error
+            raise UserError(self._where(condense(str(error), parser._option_string_actions))) from error
         for name in ("trainer", "checkpoint"):
             if not isinstance(self.config[name], Namespace):
                 raise UserError(f"--{name} must hold options of its own, not {self.config[name]!r}")
         seed = self.config["seed_everything"]
         if seed is not None and not 0 <= seed <= MAX_SEED:
             raise UserError(f"--seed_everything must be from 0 to {MAX_SEED}, got {seed}")
+
+    def _where(self, message: str) -> str:
+        """The message, after the names of the configuration files where no word of the command line is to blame."""
+        option = re.search(r"--[\w.]+", message)
+        own = [str(path) for path in self.arguments.configs if path.parent != CONFIGS]
+        if not own or option is None or any(word.startswith(option[0]) for word in self.arguments.rest):
+            return message
+        return f"{', '.join(own)}: {message}"
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and checkpoints where a run is written."""

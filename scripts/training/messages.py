@@ -48,6 +48,8 @@ def condense(message: str, options: Iterable[str] = ()) -> str:
     if "arguments are required" in message:
         missing = message.rpartition(": ")[2]
         return f"nothing says which {missing} to use; give --{missing}, or a configuration file that holds '{missing}:'"
+    if unknown := re.search(r"accelerator='(\w*)'`. Available names are: ([\w, ]+)", message):
+        return str(nearest(unknown[1], [*unknown[2].split(", "), "gpu"], "accelerator"))
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     key = ".".join(keys)
     if unknown := re.search(r"Unable to load config '(.*)'", message):

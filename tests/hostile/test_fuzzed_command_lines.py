@@ -98,7 +98,7 @@ def test_every_command_line_can_be_understood_and_refused(folder):
         assert run(f"explain {name}", ["--model", "best.ckpt"]).code == 0
     assert run("train", ["digits"]).code == run("evaluate", ["run"]).code == run("regression", []).code == 0
     assert run("benchmark", []).code == 0
-    assert run("tune", ["toy"]).code == 0
+    assert run("tune", ["digits"]).code == 0
     for command in MAINS:
         assert run(command, ["--no-such-option"]).code == 2
 

@@ -68,7 +68,7 @@ ERRORS = [
     (["--config=shape.yaml"], "--model must name a LightningModule, or hold class_path and init_args of one, not 3"),
     (["toy"], "unexpected word 'toy'"),
     (["--trainer.devices=abc", "--trainer.accelerator=cpu"], "`devices` selected with `CPUAccelerator`"),
-    (["--trainer.accelerator=gpuu"], "invalid accelerator name: `accelerator='gpuu'`"),
+    (["--trainer.accelerator=gpuu"], "unknown accelerator 'gpuu'; did you mean 'gpu'?"),
     (["--seed_everything=-3"], "--seed_everything must be from 0 to 4294967295, got -3"),
     (["--checkpoint.every_n_epochs=0"], "--checkpoint.every_n_epochs must be at least 1, got 0"),
     (["--model.input_shape=[1,28"], "--model.input_shape is not valid YAML"),
