@@ -37,7 +37,7 @@ def copy(tmp_path_factory) -> Path:
         else:
             shutil.copy(source, folder / name)
     for diff in DIFFS:
-        subprocess.run(["git", "apply", "--recount", "-"], input=diff, text=True, cwd=folder, check=True)
+        subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=folder, check=True)
     for path, text in FILES.items():
         (folder / path).write_text(text, encoding="utf-8")
     return folder
