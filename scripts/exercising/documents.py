@@ -53,6 +53,7 @@ def render(template: Path, numbers: dict[str, Any]) -> str:
 
     claims, counted = re.findall(r"holds\((.*?)\) *}}", text), [0]
     body = environment.from_string(text).render(**numbers, holds=holds, stored=stored(template.parent.parent))
+    body = re.sub(r" +$", "", body, flags=re.MULTILINE)  # where a claim stood at the end of a line
     return HEAD.format(name=template.name.removesuffix(".j2")) + body
 
 
