@@ -103,6 +103,7 @@ def test_every_command_line_can_be_understood_and_refused(folder):
         assert run(command, ["--no-such-option"]).code == 2
 
 
+@pytest.mark.slow
 def test_fuzz(folder):
     ends = fuzz(0, FEW)
     assert {code for _, code in ends} == {0, 2}

@@ -94,6 +94,7 @@ def folder(tmp_path, monkeypatch):
 OPTIONS = ["--steps=1", "--pictured=1", "--groups=2", "--layer=stages.0", "--layer=stages.1"]
 
 
+@pytest.mark.slow
 def test_files_of_any_name_are_explained_under_names_that_can_be_written(folder):
     outcome = run("explain saliency", ["images", "--model", str(folder), "--method=Saliency", "--layer=input"])
     assert outcome.code == 0, outcome.error
@@ -105,6 +106,7 @@ def test_files_of_any_name_are_explained_under_names_that_can_be_written(folder)
     assert len(list(Path("runs/attack").glob("*-adversarial.png"))) == len(FILE_NAMES)
 
 
+@pytest.mark.slow
 def test_what_stands_in_a_png_beside_its_pixels_is_not_on_the_page(folder):
     plain = Path("plain.png")
     photo(plain)
