@@ -93,7 +93,7 @@ MISTAKES = [
         ("digits --model.betas [0.9]", "digits --model.betas [0.9,0.99]"),
         ("digits --model.std 0", "digits --model.std 1"),
         ("digits --data.scale 1", "digits --data.scale 0.5"),
-        ("digits --data ToyDataModule --data.held_out []", "toy"),
+        ("digits --model LitCNN --data ToyDataModule", "toy"),
     ),
     *_of(
         "evaluate",
