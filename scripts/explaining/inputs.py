@@ -74,7 +74,7 @@ def load(args: argparse.Namespace) -> Inputs:
     if checkpoint is None:
         model, class_names = zoo.load_torchvision(args.model, args.weights)
         if not args.images:
-            raise console.UserError("a torchvision classifier needs image files: name some, or a folder")
+            raise console.UserError(f"{args.model} needs image files: name some, or a folder")
         resize, size = zoo.image_sizes(args.model)
         return Inputs(model, *_stacked(args.images, lambda path: images.load_image(path, size, resize)), class_names)
     if args.weights is not None:
@@ -134,9 +134,9 @@ def check_settings(kind: Any, settings: dict[str, Any], weights: dict[str, Any])
     with torch.device("meta"):
         wanted = kind(**{name: value for name, value in settings.items() if name in known}).state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
-        shapes = [tuple(getattr(found.get(name), "shape", ("absent",))) for found in (weights, wanted)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{name} is {shapes[0]} in the file, {shapes[1]} by its settings")
+        there, due = (str(tuple(found[name].shape)) if name in found else "absent" for found in (weights, wanted))
+        if there != due:
+            raise ValueError(f"{name} is {there} in the file, {due} by its settings")
 
 
 def check_shape(name: str, model: Any, x: "Tensor") -> None:
