@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning import Callback
+from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -66,7 +67,10 @@ def build(arguments: Arguments, write_run: bool = True, without: tuple[type[Call
     """Model, data and Trainer from the command line; ``EXPERIMENT --help`` ends here, with every option."""
     quiet_libraries()
     with user_errors(TypeError):  # what libraries say of ``--trainer.devices=abc``
-        return BacklitCLI(arguments, write_run, without)
+        cli = BacklitCLI(arguments, write_run, without)
+    if isinstance(cli.trainer.precision_plugin, DoublePrecision):
+        cli.model.double()  # Lightning would, but only after it has rounded a checkpoint's weights to single precision
+    return cli
 
 
 def train(arguments: Arguments, started: float) -> int | None:

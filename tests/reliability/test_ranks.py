@@ -173,7 +173,7 @@ def test_any_rank_that_fails_ends_the_run_on_all(tmp_path, record_promise, fault
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("rank", [1])
+@pytest.mark.parametrize("rank", [1])  # any but the one that says how to go on
 def test_an_interrupted_run_on_two_ranks_goes_on_as_if_nothing_were(tmp_path, record_promise, rank):
     record_promise(
         "two processes, resumed, end as the uninterrupted two, bit for bit",

@@ -121,6 +121,18 @@ def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(here, record
     assert_same_end(broken, whole)
 
 
+@pytest.mark.parametrize("experiment", ["toy", pytest.param("mnist", marks=pytest.mark.faults)])
+def test_a_resumed_run_in_double_precision_loses_no_digit(here, record_promise, experiment):
+    record_promise(PROMISE, f"Ctrl-C within an epoch, in double precision, `{experiment}`", group="Resume")
+    double = "--trainer.precision=64-true"
+    assert train(*words(experiment, "whole"), double) == 0
+    whole = only_run(here / "whole", experiment)
+    assert train(*words(experiment, "broken"), double, *signal_at(2 * EPOCH[experiment] + 3)) == 130
+    broken = only_run(here / "broken", experiment)
+    assert train("--resume", str(broken)) == 0
+    assert_same_end(broken, whole)
+
+
 @pytest.mark.faults
 def test_resume_from_every_single_step(here, record_promise):
     steps = range(1, EPOCHS * EPOCH["toy"])
