@@ -15,6 +15,7 @@ from typing import NoReturn
 
 EXIT_DONE, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 2, 130, 143
 MAX_ERROR_LINES = 5
+LARGEST = 2**32 - 1  # the largest seed that NumPy accepts
 
 
 class UserError(Exception):
@@ -104,6 +105,13 @@ class ArgumentParser(argparse.ArgumentParser):
         if action.nargs is None and arg_strings == ["--"]:
             raise argparse.ArgumentError(action, "expected one argument")
         return super()._get_values(action, arg_strings)  # type: ignore[misc]
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        """As argparse does; whole numbers no larger than a seed may be, for nothing here counts further."""
+        value = super()._get_value(action, arg_string)  # type: ignore[misc]
+        if action.type is int and abs(value) > LARGEST:
+            raise argparse.ArgumentError(action, f"{arg_string} is too large: the most is {LARGEST}")
+        return value
 
     def error(self, message: str) -> NoReturn:
         """One line, with the nearest option where one was unknown."""

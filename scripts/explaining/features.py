@@ -18,6 +18,7 @@ FEW_CLASSES = 20  # a model with no more shows all of them when none is named
 FIRST_CHANNELS = 12
 IMAGES_AT_ONCE = 16
 FRESH_VIEWS = 10
+LARGEST_SIDE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +94,8 @@ def load(args: argparse.Namespace) -> inputs.Inputs:
     for option in (*recipes.PENALTIES, "diversity"):
         if not math.isfinite(getattr(args, option) or 0.0):
             raise console.UserError(f"--{option.replace('_', '-')} must be a finite number")
+    if args.size is not None and args.size > LARGEST_SIDE:
+        raise console.UserError(f"--size must be at most {LARGEST_SIDE}; got {args.size}")
     side = args.size or side
     given = inputs.Inputs(model, torch.full((1, channels, side, side), 0.5), ["grey"], names)
     try:

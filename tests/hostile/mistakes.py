@@ -146,6 +146,8 @@ MISTAKES = [
         ("--model best.ckpt --steps 1 --channel 0", "--model best.ckpt --steps 1 --channel 0 --layer stages.0"),
         (f"{CHANNEL} 99", f"{CHANNEL} 1"),
         ("--model best.ckpt --steps 0", "--model best.ckpt --steps 1"),
+        ("--model best.ckpt --steps 1 --size 4097", "--model best.ckpt --steps 1 --size 28"),
+        ("--model best.ckpt --steps 1 --seed 99999999999", "--model best.ckpt --steps 1 --seed 4294967295"),
         ("--model best.ckpt --steps 1 --size 2", "--model best.ckpt --steps 1 --size 28"),
         ("--model best.ckpt --steps 1 --l1 nan", "--model best.ckpt --steps 1 --l1 0.1"),
         "--model best.ckpt --steps 1 --parameterization fourrier",

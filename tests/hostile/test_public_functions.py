@@ -26,7 +26,7 @@ from lit_models import LitCNN, LitMLP, functional, network
 
 REFUSED = (ValueError, TypeError)
 steady = settings(
-    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 CLASSES = 3
 
