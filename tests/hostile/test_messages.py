@@ -21,7 +21,8 @@ from hostile.parse_only import Outcome, building_only, checkpoint_files, run
 from hostile.test_image_bombs import png
 from hostile.test_untrusted_files import Payload
 
-PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "errors.md"
 HEAD = """# Error messages
 
 What each command line says to a mistake; exit code 2, no traceback. Every remedy that a message suggests is run by
@@ -78,9 +79,9 @@ def folder(tmp_path_factory):
 
 
 def told(outcome: Outcome, folder: Path) -> str:
-    """The message, without the place of this test."""
+    """The message, without the place of this test and of the repository."""
     message = outcome.error[outcome.error.index("error: ") :]
-    return message.rstrip("\n").replace(str(folder.resolve()), "…").replace(str(folder), "…")
+    return message.rstrip("\n").replace(str(folder.resolve()), "…").replace(str(folder), "…").replace(str(ROOT), "…")
 
 
 def suggested(mistake: Mistake, message: str) -> str:
