@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import ROOT
+from training.checkpoints import AtomicCheckpoints
 from training_runs import QUIET, SMALL_MNIST, command, finished, load, started, train
 
 pytestmark = pytest.mark.faults
@@ -99,6 +101,18 @@ def test_a_disk_that_fills_up_while_training(disk, tmp_path, record_promise, exp
         command("--resume", str(run), "--trainer.max_steps=1000", "--trainer.max_time=00:00:00:05"), tmp_path
     )
     assert code == 0, output
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_one(disk, record_promise):
+    record_promise("a checkpoint is whole or not there", "a larger one written over it on a full disk", group=GROUP)
+    path, files = disk / "last.ckpt", AtomicCheckpoints()
+    files.save_checkpoint({"weights": torch.arange(1000)}, path)
+    fill(disk)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        files.save_checkpoint({"weights": torch.arange(2_000_000)}, path)
+    assert error.value.filename == str(path)
+    assert torch.equal(load(path)["weights"], torch.arange(1000))
+    assert sorted(child.name for child in disk.iterdir()) == ["filler", "last.ckpt"]
 
 
 def test_a_full_disk_at_the_start(disk, tmp_path, record_promise):
