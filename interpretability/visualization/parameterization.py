@@ -13,7 +13,7 @@ from torch import Tensor, nn
 INITIAL_SPREAD = 0.01
 NEAREST_TO_BLACK = 1e-3  # an encoded image keeps this distance from 0 and 1, whose logits are infinite
 
-# The symmetric square root of the colours' covariance over ImageNet, largest column norm 1 (Lucid's `color.py`).
+# A root M of the colours' covariance M Mᵀ over ImageNet, largest column norm 1 (Lucid's `color.py`).
 COLOR_CORRELATION = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 COLOR_CORRELATION = COLOR_CORRELATION / COLOR_CORRELATION.norm(dim=0).max()
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         option = f"--{name.replace('_', '-')}"
         how.add_argument(option, type=float, help="weight of this penalty (default: what suits the model's images)")
     how.add_argument("--seed", type=int, default=0, help="of the first noise and the random views")
-    how.add_argument("--ablation", action="store_true", help="one row for each regulariser alone, and for all")
+    how.add_argument("--ablation", action="store_true", help="a column for each regulariser alone, and for all")
     how.add_argument("--output", type=Path, default=Path("runs/features"), help="folder for figures and arrays")
 
 
@@ -53,9 +53,10 @@ def run(args: argparse.Namespace) -> None:
     labels, objectives = choose(args, given)
     ink = given.images.shape[1] == 1
     if args.ablation:
-        rows = recipes.ablation(ink)
-        images = _joined(visualise(args, given, objectives, recipe, 1) for recipe in rows.values())
-        figure = draw_features(images, labels, list(rows))
+        columns = recipes.ablation(ink)
+        images = _joined(visualise(args, given, objectives, recipe, 1) for recipe in columns.values())
+        by_class = images.unflatten(0, (len(columns), len(labels))).transpose(0, 1).flatten(0, 1)
+        figure = draw_features(by_class, list(columns), labels)
     else:
         weights = recipes.default_weights(ink)
         weights |= {name: value for name in weights if (value := getattr(args, name)) is not None}

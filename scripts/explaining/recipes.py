@@ -60,15 +60,15 @@ def default_weights(ink: bool) -> dict[str, float]:
 
 
 def ablation(ink: bool) -> dict[str, Recipe]:
-    """Row label -> recipe: each regulariser alone on plain pixels, then the default."""
+    """Title -> recipe: each regulariser alone on plain pixels, then the default."""
     alone = {"total_variation": 0.03, "l1": 0.03, "blur": 1.0} if ink else ALONE_IN_SCENES
-    rows = {"pixels,\nnothing else": Recipe(ink, "pixel", viewed=False)}
+    columns = {"pixels,\nnothing else": Recipe(ink, "pixel", viewed=False)}
     for name, weight in alone.items():
-        rows[f"pixels +\n{NAMES.get(name, name)}"] = Recipe(ink, "pixel", viewed=False, weights={name: weight})
-    rows["pixels +\nrandom views"] = Recipe(ink, "pixel")
-    rows["Fourier,\nnothing else"] = Recipe(ink, viewed=False)
-    rows["the default"] = Recipe(ink, weights=default_weights(ink))
-    return rows
+        columns[f"pixels +\n{NAMES.get(name, name)}"] = Recipe(ink, "pixel", viewed=False, weights={name: weight})
+    columns["pixels +\nrandom views"] = Recipe(ink, "pixel")
+    columns["Fourier,\nnothing else"] = Recipe(ink, viewed=False)
+    columns["the default"] = Recipe(ink, weights=default_weights(ink))
+    return columns
 
 
 ALONE_IN_SCENES = {"total_variation": 0.01, "l1": 0.01, "blur": 0.3}

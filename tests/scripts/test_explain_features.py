@@ -61,15 +61,15 @@ def test_channels_and_neurons_of_a_layer(checkpoint, tmp_path):
     assert found[()].mean() < 0.95 * found[UNPENALISED].mean()
 
 
-def test_ablation_has_a_row_for_each_regulariser(checkpoint, tmp_path):
+def test_ablation_has_a_column_for_each_regulariser(checkpoint, tmp_path):
     call("--model", checkpoint, "--class", 3, "--class", 8, "--ablation", "--steps", 3, "--output", tmp_path)
     with np.load(tmp_path / "ablation.npz") as arrays:
         assert len(arrays["images"]) == 2 * len(recipes.ablation(ink=True))
     for ink in (True, False):
-        rows = recipes.ablation(ink)
-        penalised = [name for recipe in rows.values() for name in recipe.weights or {} if len(recipe.weights) == 1]
+        columns = recipes.ablation(ink)
+        penalised = [name for recipe in columns.values() for name in recipe.weights or {} if len(recipe.weights) == 1]
         assert penalised == list(recipes.PENALTIES)
-        assert all(len(recipe.regularizers()) == 1 for recipe in rows.values() if len(recipe.weights or {}) == 1)
+        assert all(len(recipe.regularizers()) == 1 for recipe in columns.values() if len(recipe.weights or {}) == 1)
 
 
 def test_any_torchvision_classifier(tmp_path, capsys):
