@@ -192,7 +192,7 @@ def test_command_writes_a_page_of_a_checkpoint(tmp_path, checkpoint, explain):
     assert str(page.relative_to(tmp_path)) in printed
     data = json.loads(page.read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0])
     assert data["model"] == "tiny" and data["classes"][0] == "3"
-    assert [layer["name"] for layer in data["layers"]] == ["stages.0.1", "stages.1.1", "stages.1"]
+    assert [layer["name"] for layer in data["layers"]] == ["stages.0.0", "stages.0", "stages.1"]
     assert list((tmp_path / "cache").rglob("*.png"))
 
 
