@@ -83,7 +83,7 @@ def draw_calibration(confidences: np.ndarray, hits: np.ndarray, n_bins: int, err
     top.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
     top.plot(confidence, accuracy, "o-", color=BLUE, label="this model")
     top.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=f"Expected calibration error {error:.4f}")
-    top.legend(frameon=False, loc="upper left")
+    top.legend(frameon=False, loc="best")
     top.grid(alpha=0.25)
     bottom.bar(edges[:-1], counts, width=1 / n_bins, align="edge", color=BLUE, edgecolor="white")
     bottom.set(xlabel="confidence in the predicted class", ylabel="predictions", yscale="log", xlim=(0, 1))
