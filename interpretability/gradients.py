@@ -64,7 +64,8 @@ def trace(
     The model goes on with a copy of the leaf, so that its in-place operations leave the leaf alone.
     """
     if layer is None:
-        leaf = (x if point is None else point).detach().requires_grad_()
+        leaf = (x if point is None else point).detach()
+        leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
         logits = model(leaf.clone())
         check_logits(logits, len(leaf))
         return leaf, target_scores(logits, target)

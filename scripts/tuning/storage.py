@@ -28,6 +28,7 @@ from tuning.settings import Experiment
 
 HEARTBEAT_SECONDS, GRACE_SECONDS, MAX_RETRIES = 10, 60, 3
 LOCK_SECONDS = 60  # how long SQLite waits for another process
+MADE_BY_ANOTHER = ("already exists", "UNIQUE constraint failed: alembic_version")
 PRUNING_STARTS_AFTER = 5  # trials, and a third of the epochs
 PROCESS, ERROR, SECONDS = "process", "error", "seconds"  # user attributes of a trial
 
@@ -67,7 +68,7 @@ def open_storage(url: str) -> RDBStorage:
                 heartbeat_stale_trial_callback=queue_again,
             )
         except Exception as error:  # drivers fail in their own ways
-            if "already exists" in str(error) and attempt < 4:
+            if any(words in str(error) for words in MADE_BY_ANOTHER) and attempt < 4:
                 time.sleep(0.2)
                 continue
             reason = str(error.__cause__ or error).strip() or type(error).__name__

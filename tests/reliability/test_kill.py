@@ -44,8 +44,8 @@ def kill_again_and_again(here: Path, times: int) -> None:
         assert {path.name for path in last.parent.iterdir()} <= {
             "last.ckpt",
             "best.ckpt",
-            "last.ckpt.partial",
-            "best.ckpt.partial",
+            ".last.ckpt.partial",
+            ".best.ckpt.partial",
         }
         reached, words = steps[0], ["--resume", str(last.parents[1])]
 
