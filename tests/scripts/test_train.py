@@ -230,7 +230,10 @@ ERRORS = [
     (["digits", "--data.batch_size=0"], "batch_size must be at least 1, got 0"),
     (["digits", "--model=LitCN"], "unknown class 'LitCN'; did you mean 'LitCNN'?"),
     (["digits", "--model.num_outputs=5"], "--model.num_outputs is 5, but DigitsDataModule has 10"),
-    (["digits", "--trainer.callbacks+=EarlyStop"], "unknown class 'EarlyStop'; did you mean 'callbacks.EarlyStopping'?"),
+    (
+        ["digits", "--trainer.callbacks+=EarlyStop"],
+        "unknown class 'EarlyStop'; did you mean 'callbacks.EarlyStopping'?",
+    ),
     (["digits", "--checkpoint.mode=mi"], "--checkpoint.mode must be one of min, max, not mi"),
     (["toy", "--data.held_out=[12]"], "there is no point 12"),
     (["toy", "--model.activation=tan"], "unknown activation 'tan'; did you mean 'tanh'?"),
