@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -78,7 +79,10 @@ def train(arguments: Arguments, started: float) -> int | None:
     cli = build(arguments)
     if arguments.resume:
         check_fits(arguments.resume, cli.model)
-    cli.save_config()
+        # not before the checkpoint is restored: changed settings that are refused must not replace those that worked
+        cli.trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: cli.save_config()))
+    else:
+        cli.save_config()
     try:
         metrics, fit_seconds = fit_and_test(cli)
     except (SystemExit, KeyboardInterrupt) as stop:

@@ -139,6 +139,17 @@ def test_a_limited_epoch_is_a_whole_one_when_resumed(here, monkeypatch):
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+def test_settings_refused_on_resuming_leave_those_of_the_run(here):
+    assert train("toy", *TOY) == 0
+    run = only_run(here, "toy")
+    settings = (run / "config.yaml").read_text()
+    assert train("--resume", str(run), "--trainer.max_epochs=2") == 2
+    assert (run / "config.yaml").read_text() == settings
+    assert train("--resume", str(run)) == 0
+    assert train("--resume", str(run), "--trainer.max_epochs=6") == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 6
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_run_with_a_checkpoint_to_go_on_from(here, signum, code):
