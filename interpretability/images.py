@@ -14,6 +14,7 @@ MOST_PIXELS = 89_000_000  # a few kilobytes can hold gigabytes
 WIDE_ENOUGH = 1000  # pixels of the shorter side of a photo of a digit
 LONGEST_ASPECT = 8  # what lies further out than this many widths is cropped away in any case
 MAX_INKED_BORDER, MIN_SEPARATION = 0.3, 0.8  # noise on empty paper reaches 0.64, a smooth shadow 0.75, digits 0.82
+MIN_CONTRAST = 0.1  # between the darkest and the brightest pixel
 DIGIT_SIZE, DIGIT_BOX = 28, 20  # MNIST: the ink fits a 20×20 box, its centre of mass in the middle of 28×28
 
 
@@ -35,18 +36,20 @@ def load_image(path: str | Path, size: int = 224, resize: int | None = None) -> 
 def load_digit(path: str | Path) -> Tensor:
     """A picture or photo of one digit as MNIST shows it: (1, 28, 28) in [0, 1], white on black.
 
-    The ink is told from the paper by Otsu's threshold (the border is paper), cropped, scaled into a 20×20
-    box and centred by its mass. Raises as :func:`load_image` does, and ValueError where no ink stands out.
+    The ink is told from the paper by Otsu's threshold (the border is paper; where its light is too uneven for
+    one threshold, it is evened out first), cropped, scaled into a 20×20 box and centred by its mass.
+    Raises as :func:`load_image` does, and ValueError where no ink stands out.
     """
     image = read_image(path).convert("L")
     image = image.reduce(max(1, min(image.size) // WIDE_ENOUGH))  # a photo's further pixels only cost memory
     grey = np.asarray(image, dtype=np.float32) / 255
-    ink = 1 - grey if np.median(_border(grey)) > grey.mean() else grey
-    threshold = _otsu(ink)
-    if np.ptp(ink) < 0.1:
+    if np.ptp(grey) < MIN_CONTRAST:
         raise ValueError(f"{path}: no digit in it, all of the image is the same grey")
-    if (_border(ink) > threshold).mean() > MAX_INKED_BORDER and _separation(ink, threshold) < MIN_SEPARATION:
-        raise ValueError(f"{path}: no digit in it that stands out from the paper")
+    ink, threshold = _ink(grey)
+    if not _stands_out(ink, threshold):
+        ink, threshold = _ink(_evenly_lit(grey))
+        if not _stands_out(ink, threshold):
+            raise ValueError(f"{path}: no digit in it that stands out from the paper")
     paper, pen = ink[ink <= threshold].mean(), ink[ink > threshold].mean()
     ink = ((ink - (paper + threshold) / 2) / (pen - (paper + threshold) / 2)).clip(0, 1)
     rows, columns = np.nonzero(ink > 0.2)
@@ -92,6 +95,27 @@ def _centre(image: Image.Image) -> Image.Image:
     longest = LONGEST_ASPECT * min(image.size)
     width, height = (min(side, longest) for side in image.size)
     return transforms.center_crop(image, [height, width])
+
+
+def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
+    """``grey`` with the ink brighter than the paper, and the threshold between them."""
+    ink = 1 - grey if np.median(_border(grey)) > grey.mean() else grey
+    return ink, _otsu(ink)
+
+
+def _stands_out(ink: np.ndarray, threshold: float) -> bool:
+    if np.ptp(ink) < MIN_CONTRAST:
+        return False
+    inked_border = (_border(ink) > threshold).mean()
+    return bool(inked_border <= MAX_INKED_BORDER or _separation(ink, threshold) >= MIN_SEPARATION)
+
+
+def _evenly_lit(grey: np.ndarray) -> np.ndarray:
+    """Without the light, a quadratic surface through the border; in [0, 1], the paper about a half."""
+    y, x = (axis.astype(np.float32) for axis in np.ogrid[-1 : 1 : grey.shape[0] * 1j, -1 : 1 : grey.shape[1] * 1j])
+    terms = [np.broadcast_to(term, grey.shape) for term in (np.float32(1), x, y, x * x, x * y, y * y)]
+    weights = np.linalg.lstsq(np.stack([_border(term) for term in terms], axis=1), _border(grey), rcond=None)[0]
+    return (0.5 + grey - sum(w * term for w, term in zip(weights, terms, strict=True))).clip(0, 1)
 
 
 def _border(image: np.ndarray) -> np.ndarray:

@@ -112,6 +112,22 @@ def test_paper_without_a_digit_is_named(tmp_path):
         assert (drawn[0] > 0.5).any(dim=1).sum() == 20
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_light_that_falls_off_across_the_paper_hides_no_digit(tmp_path, inverted):
+    rows, columns = np.mgrid[0:1:400j, 0:1:300j]
+    photo = 232 - 70 * columns - 45 * rows - 20 * columns * rows
+    photo += np.random.default_rng(0).normal(0, 4, photo.shape)
+    empty = saved(tmp_path, photo.clip(0, 255).astype(np.uint8), "empty.png")
+    with pytest.raises(ValueError, match=r"empty\.png: no digit in it that stands out"):
+        load_digit(empty)
+    photo[120:280, 150:160] = 45
+    photo = photo.clip(0, 255).astype(np.uint8)
+    image = load_digit(saved(tmp_path, 255 - photo if inverted else photo))
+    rows, columns = (image[0] > 0.5).nonzero().T
+    assert rows.max() - rows.min() + 1 == 20
+    assert columns.max() - columns.min() + 1 <= 3
+
+
 def test_a_tight_crop_that_touches_every_border_is_still_a_digit(tmp_path):
     ring = np.full((60, 40), 240, np.uint8)
     rows, columns = np.mgrid[-1:1:60j, -1:1:40j]
