@@ -58,7 +58,7 @@ def draw_maps(images: Tensor, rows: Mapping[str, Tensor], titles: Sequence[str])
         raise ValueError(f"{len(titles)} titles for {len(images)} images")
     height, width = images.shape[2:]
     panel = PANEL_INCHES * min(max(height / width, 0.3), 3.0)
-    size = (PANEL_INCHES * len(images) + 1.1, (panel + 0.06) * (len(rows) + 1) + 0.45)
+    size = (PANEL_INCHES * len(images) + 1.3, (panel + 0.06) * (len(rows) + 1) + 0.45)
     spacing = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.0, wspace=0.0)
     figure = Figure(figsize=size, dpi=130, layout=spacing)
     shares = [1.0] * len(images) + [0.05]  # the last column is for the colour bars
