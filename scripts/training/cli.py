@@ -39,7 +39,9 @@ def as_list(value: Any) -> Any:
 def from_yaml(text: str, source: str) -> Any:
     """The value that ``text`` stands for; where it is no YAML the error names ``source`` and the place."""
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        refuse_cycles(value, source)
+        return value
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -47,6 +49,18 @@ def from_yaml(text: str, source: str) -> Any:
         raise UserError(f"{source} is not valid YAML: {place}{problem}") from error
     except RecursionError:
         raise UserError(f"{source} is not valid YAML: its lists or maps are nested too deeply") from None
+
+
+def refuse_cycles(value: Any, source: str, above: frozenset[int] = frozenset(), seen: set[int] | None = None) -> None:
+    """Raise where a list or map of a YAML file holds itself, as an alias allows; each is looked at once."""
+    seen = set() if seen is None else seen
+    if id(value) in above:
+        raise UserError(f"{source} is not valid YAML: a list or map refers to itself")
+    if not isinstance(value, dict | list) or id(value) in seen:
+        return
+    seen.add(id(value))
+    for part in value.values() if isinstance(value, dict) else value:
+        refuse_cycles(part, source, above | {id(value)}, seen)
 
 
 def settings_in(path: Path) -> dict[str, Any]:

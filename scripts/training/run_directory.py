@@ -115,7 +115,10 @@ class MetricsFile(Logger):
         if not self.path.exists():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
+        if not all((row.get("step") or "").isdigit() for row in rows):
+            raise UserError(f"{self.path} is no table of a run: not every row has a step; move it away to go on")
+        return rows
 
     @rank_zero_only
     def save(self) -> None:

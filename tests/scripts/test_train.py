@@ -150,6 +150,14 @@ def test_settings_refused_on_resuming_leave_those_of_the_run(here):
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 6
 
 
+def test_a_table_without_steps_is_named_on_resuming(here, capsys):
+    assert train("toy", *TOY) == 0
+    table = only_run(here, "toy") / "metrics.csv"
+    table.write_text("epoch,loss\n0,1\n")
+    assert train("--resume", str(table.parent), "--trainer.max_epochs=6") == 2
+    assert "metrics.csv is no table of a run" in capsys.readouterr().err
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_run_with_a_checkpoint_to_go_on_from(here, signum, code):

@@ -11,6 +11,7 @@ from training import arguments, session
 
 FILES = {
     "broken.yaml": "model: [1, 2\n",
+    "cycle.yaml": "trainer: &a [*a]\n",
     "list.yaml": "- 1\n",
     "empty.yaml": "",
     "bytes.yaml": b"\xff\xfe\x00",
@@ -57,6 +58,7 @@ def here(tmp_path, monkeypatch):
 
 
 ERRORS = [
+    (["--config=cycle.yaml"], "cycle.yaml is not valid YAML: a list or map refers to itself"),
     (["--config=broken.yaml"], "broken.yaml is not valid YAML: "),
     (["--config=list.yaml"], "list.yaml must hold settings such as"),
     (["--config=empty.yaml"], "empty.yaml must hold settings such as"),
