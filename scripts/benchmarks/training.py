@@ -48,7 +48,7 @@ def published_network() -> nn.Module:
 def bare_loop(
     network: nn.Module, optimizer: Optimizer, schedule: LRScheduler, data: MNISTDataModule, steps: int, smoothing: float
 ) -> None:
-    """``steps`` updates from tensors that were converted beforehand, with no Trainer and no logging."""
+    """``steps`` updates from tensors in memory, with no Trainer and no logging."""
     train = data.splits["train"]
     x, t = train.inputs[train.indices], train.targets[train.indices]
     rows = torch.randperm(len(x)).split(data.batch_size)
@@ -108,11 +108,12 @@ def trainings(folder: Path, quick: bool) -> Iterator[Result]:
     """Time to 99 % against the published network, and the Trainer's overhead over our own network in a bare loop."""
     data = recipe_data()
     whole = -(-len(data.splits["train"]) // data.batch_size)
-    steps, repeats = (40, 1) if quick else (whole, 5)
+    steps = 40 if quick else whole
+    times = {"repeats": 1, "warmup": 0} if quick else {"repeats": 5, "warmup": 1}
     accuracies: list[float] = []
 
-    def ours(**trainer: Any) -> float:
-        model, taken = train_recipe(data, steps, folder, accelerator="cpu", **trainer)
+    def ours() -> float:
+        model, taken = train_recipe(data, steps, folder, accelerator="cpu")
         accuracies.append(test_accuracy(model, data))
         return taken
 
@@ -122,8 +123,7 @@ def trainings(folder: Path, quick: bool) -> Iterator[Result]:
         lambda: train_published(data, steps),
         peer_name="published network, bare loop",
         bound=FASTER_THAN_PUBLISHED,
-        repeats=repeats,
-        warmup=0 if quick else 1,
+        **times,
     )
     yield checked(faster, accuracies, not quick)
     yield compare(
@@ -132,8 +132,7 @@ def trainings(folder: Path, quick: bool) -> Iterator[Result]:
         lambda: train_bare(data, steps),
         peer_name="the same network, bare loop",
         bound=OVERHEAD,
-        repeats=repeats,
-        warmup=0 if quick else 1,
+        **times,
     )
     if torch.cuda.is_available():
         yield from on_cuda(folder, whole)
