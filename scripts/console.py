@@ -55,7 +55,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Where it fails an earlier ``path`` stays as it was; an OSError that names no file, as a full disk's, names ``path``.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # no two processes write to one
     try:
         yield partial
         os.replace(partial, path)

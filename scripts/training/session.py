@@ -23,6 +23,7 @@ from training.cli import BacklitCLI
 from training.interrupts import Interrupted, StopWhenAsked
 from training.messages import condense
 from training.results import log_hyperparameters, results_table
+from training.resuming import CheckLength
 from training.run_directory import check_fits
 
 # said by libraries about themselves, nothing that a user of this program could act on
@@ -80,7 +81,7 @@ def train(arguments: Arguments, started: float) -> int | None:
     if arguments.resume:
         check_fits(arguments.resume, cli.model)
         # not before the checkpoint is restored: changed settings that are refused must not replace those that worked
-        cli.trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: cli.save_config()))
+        cli.trainer.callbacks += [CheckLength(), LambdaCallback(on_train_start=lambda *_: cli.save_config())]
     else:
         cli.save_config()
     try:

@@ -140,7 +140,7 @@ def test_a_limited_epoch_is_a_whole_one_when_resumed(here, monkeypatch):
 
 
 def test_settings_refused_on_resuming_leave_those_of_the_run(here):
-    assert train("toy", *TOY) == 0
+    assert train("toy", *TOY, "--model.schedule=constant") == 0
     run = only_run(here, "toy")
     settings = (run / "config.yaml").read_text()
     assert train("--resume", str(run), "--trainer.max_epochs=2") == 2
@@ -150,8 +150,28 @@ def test_settings_refused_on_resuming_leave_those_of_the_run(here):
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 6
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+def test_a_run_is_not_resumed_past_the_end_of_its_schedule(here, capsys, schedule):
+    assert train("toy", *TOY, f"--model.schedule={schedule}") == 0
+    run = only_run(here, "toy")
+    kept = [run / "config.yaml", run / "metrics.csv", run / "checkpoints" / "last.ckpt"]
+    before = [path.read_bytes() for path in kept]
+    assert train("--resume", str(run), "--trainer.max_epochs=6") == 2
+    assert "schedule was planned for" in capsys.readouterr().err
+    assert train("--resume", str(run), "--trainer.max_epochs=2") == 2
+    assert "fewer than the 4 epochs that are trained already" in capsys.readouterr().err
+    assert [path.read_bytes() for path in kept] == before
+    assert train("--resume", str(run)) == 0
+
+
+def test_a_longer_run_is_refused_where_the_trainer_steps_the_schedule(here, capsys):
+    assert train("digits", *SMALL, "--trainer.limit_train_batches=2") == 0
+    assert train("--resume", str(only_run(here, "digits")), "--trainer.max_epochs=3") == 2
+    assert "schedule was planned for 4 steps and would now have 6" in capsys.readouterr().err
+
+
 def test_a_table_without_steps_is_named_on_resuming(here, capsys):
-    assert train("toy", *TOY) == 0
+    assert train("toy", *TOY, "--model.schedule=constant") == 0
     table = only_run(here, "toy") / "metrics.csv"
     table.write_text("epoch,loss\n0,1\n")
     assert train("--resume", str(table.parent), "--trainer.max_epochs=6") == 2
