@@ -6,15 +6,15 @@ what is needed only, two to three times as fast.
 """
 
 from collections import defaultdict
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.nn import functional as F
 
 FEW_CHANNELS = 4
-WORTHWHILE = 2048  # input values from which on the saving exceeds the effort of looking for it
+WORTHWHILE = 8192  # input values from which on the saving exceeds the effort of looking for it
 AFFINE = {"SubBackward0", "AddBackward0", "MulBackward0", "DivBackward0", "CloneBackward0", "ToCopyBackward0"}
 
 
@@ -35,20 +35,39 @@ def gradient_through(scores: Tensor, leaf: Tensor, keep_graph: bool = False, sta
     (dz,) = torch.autograd.grad(scores, GradientEdge(convolution, 0), torch.ones_like(scores), retain_graph=keep_graph)
     summed_above = stacked > 1 and _same_for_every_row(convolution, leaf)
     if summed_above:
-        dz = dz.unflatten(0, (stacked, -1)).sum(dim=0)
+        dz = sum_of_stacked(dz, stacked)
     dx = convolution_input_gradient(dz, convolution)
     missing = len(leaf) - len(dx)  # rows whose gradient is in the sum already
     dx = torch.cat([dx, dx.new_zeros(missing, *dx.shape[1:])]) if missing else dx
     (gradient,) = torch.autograd.grad(GradientEdge(*convolution.next_functions[0]), leaf, dx, retain_graph=keep_graph)
-    return gradient[: len(dz)] if summed_above else gradient.unflatten(0, (stacked, -1)).sum(dim=0)
+    return gradient[: len(dz)] if summed_above else sum_of_stacked(gradient, stacked)
+
+
+def sum_of_stacked(values: Tensor, k: int) -> Tensor:
+    """Σ over the k of ``values`` (kN, …), which hold N samples k times over: (N, …).
+
+    Summed in the order in which they lie in memory: over the rows of a strided view it takes up to ten times as long.
+    """
+    if k == 1:
+        return values
+    if values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        return sum_of_stacked(values.permute(0, 2, 3, 1), k).permute(0, 3, 1, 2)
+    return values.reshape(k, -1).sum(dim=0).view(-1, *values.shape[1:])
 
 
 def convolution_input_gradient(dz: Tensor, convolution: Any) -> Tensor:
     """∂L/∂x of z = w ∗ x + b from dz (N, K, h, w), for a node of the autograd graph   eq. 3.4."""
     x, w = convolution._saved_input, convolution._saved_weight
-    patches = w.flatten(1).T @ dz.flatten(2)  # (C·kh·kw, K)(N, K, h·w): what each output position sends to its patch
-    geometry = {name: getattr(convolution, f"_saved_{name}") for name in ("dilation", "padding", "stride")}
-    return F.fold(patches, x.shape[2:], w.shape[2:], **geometry)
+    (k, c, rows, columns), (n, _, height, width), sides = w.shape, dz.shape, x.shape[2:]
+    down, right = convolution._saved_stride
+    above, left = convolution._saved_padding
+    sent = w.permute(2, 3, 1, 0).reshape(-1, k) @ dz.movedim(1, 0).reshape(k, -1)  # (kh·kw·C, K)(K, N·h·w)
+    sent = sent.view(rows, columns, c, n, height, width)
+    dx = dz.new_zeros(c, n, sides[0] + 2 * above, sides[1] + 2 * left)
+    for i, j in product(range(rows), range(columns)):  # what a place in the kernel sends to the pixels that it saw
+        top, start = i * convolution._saved_dilation[0], j * convolution._saved_dilation[1]
+        dx[:, :, top : top + down * height : down, start : start + right * width : right] += sent[i, j]
+    return dx[:, :, above : above + sides[0], left : left + sides[1]].transpose(0, 1)
 
 
 def first_convolution(scores: Tensor, leaf: Tensor) -> Any | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from interpretability.first_convolution import gradient_through
+from interpretability.first_convolution import gradient_through, sum_of_stacked
 from interpretability.layers import check_rows, evaluating, replace
 from interpretability.targets import Target, check_logits, check_target, target_scores
 
@@ -112,7 +112,7 @@ def score_gradient(scores: Tensor, point: Tensor | GradientEdge, keep_graph: boo
         (gradient,) = torch.autograd.grad(scores, point, ones, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
         raise ValueError(UNRELATED)
-    return gradient if stacked == 1 else gradient.unflatten(0, (stacked, -1)).sum(dim=0)
+    return sum_of_stacked(gradient, stacked)
 
 
 def copied_from(copy: Tensor) -> GradientEdge:

@@ -82,7 +82,7 @@ def test_the_first_convolution_by_hand_is_autograd(convolution):
 
 
 def test_the_first_convolution_is_used_where_it_is_the_only_way_up():
-    net, x = plain().eval(), torch.rand(12, 3, 12, 10)
+    net, x = plain().eval(), torch.rand(24, 3, 12, 10)
     leaf = x.clone().requires_grad_()
     scores = net((leaf.clone() - 0.4) / 0.3)[:, 1]
     assert first_convolution(scores, leaf).name() == "ConvolutionBackward0"
@@ -91,7 +91,7 @@ def test_the_first_convolution_is_used_where_it_is_the_only_way_up():
 
 
 def test_a_way_around_the_first_convolution_leaves_it_to_autograd():
-    convolution, leaf = nn.Conv2d(3, 3, 3, padding=1), torch.rand(8, 3, 16, 16, requires_grad=True)
+    convolution, leaf = nn.Conv2d(3, 3, 3, padding=1), torch.rand(12, 3, 16, 16, requires_grad=True)
     assert gradient_through(convolution(leaf).mean(dim=(1, 2, 3)), leaf) is not None
     around = (convolution(leaf) + leaf).mean(dim=(1, 2, 3))
     assert gradient_through(around, leaf) is None
