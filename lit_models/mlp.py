@@ -232,7 +232,7 @@ class LitMLP(LightningModule):
     def _log_training(self, loss: float, batch_idx: int) -> None:
         """Log sparingly, for a tiny network's step costs less than one call of ``log``."""
         trainer: Any = self.trainer
-        if (batch_idx + 1) % trainer.log_every_n_steps == 0:
+        if trainer.log_every_n_steps and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log("train/loss_step", loss, sync_dist=True)
         if self._ends_epoch(batch_idx) or 0 < trainer.max_steps <= trainer.global_step:
             mean = math.fsum(self._losses) / len(self._losses)

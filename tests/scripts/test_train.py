@@ -170,6 +170,16 @@ def test_a_longer_run_is_refused_where_the_trainer_steps_the_schedule(here, caps
     assert "schedule was planned for 4 steps and would now have 6" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("every", [0, 3])
+@pytest.mark.parametrize("words", [["toy", *TOY], ["digits", *SMALL, "--trainer.limit_train_batches=8"]])
+def test_the_loss_is_logged_at_the_steps_asked_for(here, words, every):
+    assert train(*words, f"--trainer.log_every_n_steps={every}") == 0
+    rows = list(csv.DictReader((only_run(here, words[0]) / "metrics.csv").open()))
+    name = "train/loss_step" if words[0] == "toy" else "train/loss"
+    logged = [int(row["step"]) for row in rows if row.get(name)]
+    assert logged == ([2, 5, 8, 11, 14] if words[0] == "digits" else [2, 5, 8, 11])[: 99 if every else 0]
+
+
 def test_a_table_without_steps_is_named_on_resuming(here, capsys):
     assert train("toy", *TOY, "--model.schedule=constant") == 0
     table = only_run(here, "toy") / "metrics.csv"
