@@ -8,8 +8,7 @@ import importlib.util
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +22,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+
+from interpretability.whole_files import whole_file
 
 DPI = 110
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"  # after Okabe and Ito: told apart by every kind of vision
@@ -52,23 +53,18 @@ def tensorboard_command(directory: str | os.PathLike) -> str:
     return f"tensorboard --logdir {directory} --samples_per_plugin images=10000"
 
 
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it: ``path`` is never half there."""
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels, uint8 (H, W, 3), as a PNG that is never half there; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")
 
 
-def copy_atomic(source: Path, target: Path) -> None:
-    """Copy a file so that ``target`` is never half there."""
-    write_atomic(target, lambda temporary: shutil.copyfile(source, temporary))
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file so that ``target`` is never half there; makes the folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def render(figure: Figure) -> np.ndarray:
@@ -102,7 +98,7 @@ def log_pixels(trainer: Trainer, tag: str, pixels: np.ndarray, epoch: int | None
     """
     path = run_directory(trainer) / "figures" / f"{picture_name(tag, epoch)}.png"
     try:
-        write_atomic(path, Image.fromarray(pixels).save)
+        write_image(path, pixels)
     finally:
         for writer in tensorboard_writers(trainer):
             writer.add_image(tag, pixels, global_step=step, dataformats="HWC")

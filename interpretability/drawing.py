@@ -1,7 +1,5 @@
 """Attribution maps as figures: one row per method or layer, on a common raw scale with its colour bar."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from torch import Tensor
 from torch.nn import functional as F
+
+from interpretability.whole_files import whole_file
 
 PANEL_INCHES = 2.6
 SIGNED, UNSIGNED = "RdBu_r", "viridis"  # red speaks for the score and blue against it; both colour-blind safe
@@ -119,17 +119,10 @@ def show_image(axes: Axes, image: Tensor, faded: bool = False) -> None:
     axes.set_yticks([])
 
 
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write ``figure`` to ``path``, all of it or nothing; missing folders are made."""
+def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> Path:
+    """Write ``figure`` to ``path``, all of it or nothing, in the format of its suffix; missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    try:
-        figure.savefig(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole_file(path) as partial:
+        figure.savefig(partial, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
     return path

@@ -8,9 +8,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 EXIT_DONE, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 2, 130, 143
@@ -47,25 +45,6 @@ def report_error(error: BaseException | str) -> None:
 def printable(text: str) -> str:
     """``text`` on one line, with escapes for what a terminal would obey instead of showing: it may be a file's name."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to, which becomes ``path`` once the block has ended well.
-
-    Where it fails an earlier ``path`` stays as it was; an OSError that names no file, as a full disk's, names ``path``.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # no two processes write to one
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if error.errno and error.filename in (None, str(partial)):
-            error.filename = str(path)
-        raise
-    finally:
-        with suppress(OSError):  # it has been renamed, or the folder is gone or read-only
-            partial.unlink(missing_ok=True)
 
 
 def reworded(message: str) -> str:

@@ -69,6 +69,7 @@ def main() -> None:
 
     from tqdm import tqdm
 
+    from interpretability.drawing import save_figure
     from regressing import drawing, experiment, fits, report, selection
 
     plan = experiment.Experiment(
@@ -92,7 +93,7 @@ def main() -> None:
         "selection": drawing.draw_selection(plan, scores, outcomes),
     }
     for name, figure in figures.items():
-        report.write_figure(args.output / f"{name}.png", figure)
+        save_figure(figure, args.output / f"{name}.png", dpi=140)
     report.write_table(args.output / "regression.csv", rows)
     report.write_tensorboard(args.output, plan, outcomes, rows, figures)
     report.print_table(rows)

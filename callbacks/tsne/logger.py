@@ -12,7 +12,7 @@ from torch import Tensor
 
 from callbacks.figures import (
     PictureCallback,
-    copy_atomic,
+    copy_file,
     due,
     log_pixels,
     picture_name,
@@ -202,7 +202,7 @@ class TSNELogger(PictureCallback):
         try:
             for place in tensorboard_directories(trainer):
                 self._add_to_projector(place, job)
-            copy_atomic(job.folder / "result.npz", directory / "figures" / f"{picture_name(tag, epoch)}.npz")
+            copy_file(job.folder / "result.npz", directory / "figures" / f"{picture_name(tag, epoch)}.npz")
         finally:
             with Image.open(job.folder / "figure.png") as picture:
                 log_pixels(trainer, tag, np.asarray(picture.convert("RGB")), epoch, step)
@@ -240,7 +240,7 @@ class TSNELogger(PictureCallback):
             for job in self._worker.finished():
                 if job.error is not None:
                     raise RuntimeError(f"no animation: {job.error}")
-                copy_atomic(job.folder / "animation.gif", job.context["target"])
+                copy_file(job.folder / "animation.gif", job.context["target"])
 
 
 def read_features(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from callbacks.figures import copy_atomic, write_atomic
+from callbacks.figures import copy_file, write_image
+from interpretability.whole_files import whole_file
 
 CONFIG = "projector_config.pbtxt"
 MAX_THUMBNAIL, MAX_SPRITE = 48, 8192  # pixels; larger sprites are refused by the browser
@@ -30,14 +30,15 @@ def write_sprite(path: Path, images: Tensor) -> tuple[int, int]:
     for index, thumbnail in enumerate(small.mul(255).byte().permute(0, 2, 3, 1).numpy()):
         top, left = index // side * height, index % side * width
         grid[top : top + height, left : left + width] = thumbnail
-    write_atomic(path, Image.fromarray(grid).save)
+    write_image(path, grid)
     return width, height
 
 
 def write_metadata(path: Path, columns: dict[str, list[str]]) -> None:
-    """A table with a header, one row a point."""
+    """A table with a header, one row a point, in a folder that is there."""
     rows = ["\t".join(columns), *("\t".join(row) for row in zip(*columns.values()))]
-    write_atomic(path, lambda temporary: temporary.write_text("\n".join(rows) + "\n"))
+    with whole_file(path) as partial:
+        partial.write_text("\n".join(rows) + "\n")
 
 
 def add_entry(
@@ -54,7 +55,7 @@ def add_entry(
         size: (width, height) of a thumbnail.
     """
     folder = directory / "projector" / name
-    copy_atomic(tensors, folder / "tensors.tsv")
+    copy_file(tensors, folder / "tensors.tsv")
     write_metadata(folder / "metadata.tsv", columns)
     entry = (
         f'embeddings {{\n  tensor_name: "{name}"\n  tensor_path: "projector/{name}/tensors.tsv"\n'
@@ -65,4 +66,5 @@ def add_entry(
     config = directory / CONFIG
     present = config.read_text() if config.exists() else ""
     if f'tensor_name: "{name}"' not in present:
-        write_atomic(config, lambda temporary: temporary.write_text(present + entry))
+        with whole_file(config) as partial:
+            partial.write_text(present + entry)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from interpretability.evaluation.comparison import MEASURES, Evaluation
+from interpretability.whole_files import whole_file
 
 RESAMPLES = 2000
 
@@ -52,11 +53,9 @@ def table(evaluation: Evaluation) -> str:
 
 def write_csv(evaluation: Evaluation, path: Path) -> None:
     """One line for each method and measure: mean, ends of the interval, number of samples."""
-    unfinished = path.with_name(f".{path.name}.part")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["method", "measure", "mean", "low", "high", "samples"])
         for method, values in evaluation.values.items():
             for name in MEASURES:
                 writer.writerow([method, name, *interval(values[name]), len(values[name])])
-    unfinished.replace(path)

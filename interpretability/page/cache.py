@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from interpretability.whole_files import whole_file
 
 FORMAT = "backlit picture 1"  # part of every key: pictures of another way of making them are not found
 
@@ -44,14 +45,8 @@ class PictureCache:
         image = Image.fromarray(levels.permute(1, 2, 0).squeeze(2).numpy())
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                image.save(file, format="PNG")
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with whole_file(path) as partial:
+            image.save(partial, format="PNG")
         return levels.float() / 255
 
     def _path(self, key: str) -> Path:

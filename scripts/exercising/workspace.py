@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,13 +143,12 @@ def packed(image: Any, name: str) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, all of it or nothing."""
+    """Write a file, all of it or nothing; makes the folder."""
+    from interpretability.whole_files import whole_file
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def rounded(value: Any, digits: int = 5) -> Any:

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import whole_file
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -12,6 +10,8 @@ if TYPE_CHECKING:
 def write_arrays(path: Path, **arrays: Any) -> Path:
     """Write ``path`` (.npz) with the given arrays."""
     import numpy as np
+
+    from interpretability.whole_files import whole_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial, partial.open("wb") as file:
@@ -22,6 +22,8 @@ def write_arrays(path: Path, **arrays: Any) -> Path:
 def write_pixels(path: Path, image: "Tensor") -> Path:
     """Write ``path`` (.png) with an image (C, H, W) in [0, 1], every pixel as its nearest 8-bit level."""
     from torchvision.transforms.functional import to_pil_image
+
+    from interpretability.whole_files import whole_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from console import whole_file
+from interpretability.whole_files import whole_file
 from regressing.experiment import Experiment
 from regressing.fits import Fit
 from regressing.selection import Outcome
@@ -65,12 +65,6 @@ def write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """A PNG, whole or not at all."""
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=140)
 
 
 def write_tensorboard(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from console import whole_file
+from interpretability.whole_files import whole_file
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

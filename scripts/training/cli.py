@@ -20,7 +20,8 @@ import callbacks  # noqa: F401  (names that a configuration may use without thei
 import datamodules  # noqa: F401
 import lit_models  # noqa: F401
 from callbacks import EpochMeans, RandomState, RunProgress
-from console import UserError, shorten, whole_file
+from console import UserError, shorten
+from interpretability.whole_files import whole_file
 from training.arguments import CONFIGS, Arguments
 from training.checkpoints import AtomicCheckpoints
 from training.interrupts import StopWhenAsked

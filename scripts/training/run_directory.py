@@ -10,8 +10,9 @@ from lightning import LightningModule
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from console import UserError, shorten, whole_file
+from console import UserError, shorten
 from interpretability.plain_files import load_plain
+from interpretability.whole_files import whole_file
 
 CHECKPOINT_KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
 BUILDER = "lightning.pytorch.cli.instantiate_module"

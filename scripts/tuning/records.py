@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch.utils.tensorboard import SummaryWriter
 
 from console import shorten
+from interpretability.whole_files import whole_file
 from tuning.settings import Experiment
 from tuning.storage import ERROR, SECONDS
 
@@ -70,12 +71,10 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table as CSV, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 class TrialEvents:

@@ -1,7 +1,6 @@
 """The experiment that is tuned: its resolved settings, its search space and the metric that decides."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from console import UserError
+from interpretability.whole_files import whole_file
 from training.arguments import Arguments
 from training.cli import BacklitCLI
 from training.session import user_errors
@@ -121,9 +121,8 @@ def write_tuned(path: Path, experiment: Experiment, params: Mapping[str, Any], r
     settings.pop("tune", None)
     lines = [remark, *(f"{name}: {value}" for name, value in params.items())]
     text = "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _at(settings: Any, name: str) -> Any:

@@ -4,11 +4,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from filelock import FileLock
-from matplotlib.figure import Figure
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from callbacks import tensorboard_command
+from interpretability.drawing import save_figure
 from training.session import quiet_libraries
 from tuning import drawing, records, retraining, storage
 from tuning.interrupts import Interrupts
@@ -59,7 +59,7 @@ def report(study: Study, experiment: Experiment, folder: Path) -> FrozenTrial | 
     records.print_table(rows)
     figures = drawing.draw(study, experiment)
     for name, figure in figures.items():
-        save_figure(folder / "figures" / f"{name}.png", figure)
+        save_figure(figure, folder / "figures" / f"{name}.png", dpi=140)
     if not counts[TrialState.COMPLETE]:
         return None
     best = trials[0]
@@ -93,11 +93,3 @@ def try_chosen(
     print(f"trial {best.number} trained anew from {seeds} seeds, mean ± half of the 95 % interval (Student's t):")
     print("\n".join(retraining.summary(results, experiment.monitor)))
     print(f"runs {Path(results[0]['run']).parent}, a row for each in {folder / 'retrained.csv'}")
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """A PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=140)
-    partial.replace(path)

@@ -1,7 +1,5 @@
 """The regression plot, and what all pictures share: where they go, and that they harm nothing."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callback_stand_ins import OtherLogger, quiet_trainer
 from callbacks import EarlyStopping, RegressionPlot, tensorboard_command
-from callbacks.figures import log_pixels, run_directory, write_atomic
+from callbacks.figures import log_pixels, run_directory
 from callbacks.regression_plot import draw_regression
 
 
@@ -105,20 +103,6 @@ def test_every_tensorboard_logger_shows_every_picture(tmp_path):
 
 def test_command_shows_every_snapshot():
     assert "--logdir runs --samples_per_plugin images=" in tensorboard_command("runs")
-
-
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "picture.png"
-    path.write_text("old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomic(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("options", [{"every_n_epochs": 0}])

@@ -67,6 +67,7 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
     path = save_figure(figure, tmp_path / "new" / "figure.png")
     before = path.read_bytes()
     assert before.startswith(b"\x89PNG")
+    assert save_figure(figure, path.parent.with_name("other") / "figure.pdf").read_bytes().startswith(b"%PDF")
 
     class Broken(Figure):
         def savefig(self, *args, **kwargs):

@@ -148,7 +148,7 @@ def test_damaged_pictures_are_made_again(tmp_path, damage):
             }[damage]
         )
     assert build(tmp_path) == first
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_pictures_are_found_by_all_they_depend_on():

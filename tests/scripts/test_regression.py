@@ -136,7 +136,7 @@ def test_command_writes_everything_and_repeats_itself(tmp_path, monkeypatch, cap
         with Image.open(tmp_path / "a" / f"{picture}.png") as image:
             assert min(image.size) > 800
     assert len(list((tmp_path / "a").glob("events.out.tfevents.*"))) == 1
-    assert not list((tmp_path / "a").glob("*.tmp"))
+    assert not list((tmp_path / "a").glob("*.partial"))
 
 
 @pytest.mark.parametrize(
