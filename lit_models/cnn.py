@@ -159,7 +159,7 @@ class LitCNN(LightningModule):
 
         Logging each one would be an exchange among the ranks and a twentieth of the time of a small network's step.
         """
-        trainer = self.trainer
+        trainer: Any = self.trainer
         every = trainer.log_every_n_steps
         return batch_idx == 0 or trainer.is_last_batch or (every > 0 and (trainer.global_step + 1) % every == 0)
 

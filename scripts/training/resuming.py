@@ -13,7 +13,7 @@ def planned_steps(scheduler: dict[str, Any]) -> int | None:
 
 
 class CheckLength(Callback):
-    """Refuses a resume to fewer epochs than are done, and one that a learning rate's schedule was not planned for.
+    """Refuses a resume to fewer epochs than are done, and one to more steps than a learning rate's schedule has.
 
     A schedule over the whole run comes back from the checkpoint with the length it had; past its end it fails, or
     rises again. Both are known before anything is trained or written.
@@ -33,8 +33,8 @@ class CheckLength(Callback):
         """Compare the schedules of the checkpoint with those just made for this run."""
         for config, planned in zip(trainer.lr_scheduler_configs, self._planned):
             steps = planned_steps(config.scheduler.state_dict())
-            if planned and steps and planned != steps:
+            if planned and steps and planned < steps:
                 raise UserError(
-                    f"the learning rate's schedule was planned for {planned} {config.interval}s and would now have "
+                    f"the learning rate's schedule was planned for {planned} {config.interval}s, this run would have "
                     f"{steps}; go on with the epochs and batches it began with, or start a new run"
                 )
