@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from lit_models.stages import Downsampling, Padding, conv_stage, side_after
+
 Schedule = Literal["one_cycle", "constant"]
-Padding = Literal["same", "valid"]
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
@@ -20,37 +21,23 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
         raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
 
 
-def conv_stage(
-    inputs: int, outputs: int, kernel_size: int, convs: int, batch_norm: bool, padding: int
-) -> nn.Sequential:
-    """``convs`` convolutions, each with batch norm and ReLU, halved by 2×2 max-pooling (eq. 1.23 to 1.25).
-
-    The pooling comes right behind the last convolution: ReLU commutes with it, and four times fewer values are left.
-    """
-    layers: list[nn.Module] = []
-    for index in range(convs):
-        inputs = inputs if index == 0 else outputs
-        layers.append(nn.Conv2d(inputs, outputs, kernel_size, padding=padding, bias=not batch_norm))
-        layers += [nn.MaxPool2d(2)] if index == convs - 1 else []
-        layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
-
-
-def side_after(side: int, stages: int, convs: int, lost: int) -> int:
-    """What is left of an image's side when each convolution takes ``lost`` pixels and each stage halves the rest."""
-    for _ in range(stages):
-        side = (side - convs * lost) // 2
-    return side
+def per_stage(convs: int | Sequence[int], channels: Sequence[int]) -> Sequence[int]:
+    """The convolutions of each stage, where one number stands for all; ValueError where there are more or fewer."""
+    convs = [convs] * len(channels) if isinstance(convs, int) else convs
+    if len(convs) != len(channels):
+        raise ValueError(f"convs_per_stage must be one number or one for each of {len(channels)} stages, got {convs}")
+    return convs
 
 
 def check_options(h: Any) -> None:
     """Raise ValueError, naming the option, where the arguments of ``LitCNN`` are out of range."""
     check_range("dropout", h.dropout, 0, 1)
+    check_range("stage_dropout", h.stage_dropout, 0, 1)
     check_range("label_smoothing", h.label_smoothing, 0, 1)
     check_range("weight_decay", h.weight_decay, 0)
     check_range("learning_rate", h.learning_rate, 0)
-    for name in ("convs_per_stage", "hidden", "num_outputs", "kernel_size"):
+    check_range("the smallest of convs_per_stage", min(per_stage(h.convs_per_stage, h.channels), default=1), 1)
+    for name in ("hidden", "num_outputs", "kernel_size"):
         check_range(name, h[name], 1)
     check_range("the smallest of channels", min(h.channels, default=1), 1)
     if len(h.betas) != 2 or not all(0 <= beta < 1 for beta in h.betas):
@@ -66,7 +53,7 @@ def check_options(h: Any) -> None:
         raise ValueError(f"std must be above 0, got {h.std}")
     if h.kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd, got {h.kernel_size}")
-    for name, kinds in (("schedule", Schedule), ("padding", Padding)):
+    for name, kinds in (("schedule", Schedule), ("padding", Padding), ("downsampling", Downsampling)):
         if h[name] not in get_args(kinds):
             raise ValueError(f"unknown {name} {h[name]!r}; there are: {', '.join(get_args(kinds))}")
 
@@ -80,10 +67,12 @@ class LitCNN(LightningModule):
         channels: output channels of each stage; every stage halves height and width.
         kernel_size: side of the convolutions; odd.
         padding: ``same`` keeps the size under a convolution, ``valid`` loses its border and is cheaper.
-        convs_per_stage: convolutions before each pooling.
+        convs_per_stage: convolutions before each halving, one number or one a stage.
+        downsampling: ``pool`` halves by the maximum, ``convolution`` by one more, of 5×5 and stride 2.
         hidden: width of the penultimate layer, what ``embed`` returns.
         batch_norm: normalise after each convolution.
         dropout: probability of dropping a penultimate feature while training.
+        stage_dropout: probability of dropping an activation behind a stage while training.
         label_smoothing: share of the target spread over all classes while training (eq. 1.26).
         weight_decay: decoupled decay of AdamW (Loshchilov & Hutter 2019).
         learning_rate: the peak of the schedule.
@@ -105,10 +94,12 @@ class LitCNN(LightningModule):
         channels: Sequence[int] = (24, 32),
         kernel_size: int = 5,
         padding: Padding = "same",
-        convs_per_stage: int = 1,
+        convs_per_stage: int | Sequence[int] = 1,
+        downsampling: Downsampling = "pool",
         hidden: int = 256,
         batch_norm: bool = False,
         dropout: float = 0.0,
+        stage_dropout: float = 0.0,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         learning_rate: float = 1e-3,
@@ -121,8 +112,8 @@ class LitCNN(LightningModule):
         self.save_hyperparameters()
         check_options(self.hparams)
         depth, *sides = input_shape
-        margin = kernel_size // 2 if padding == "same" else 0
-        sides = [side_after(side, len(channels), convs_per_stage, kernel_size - 1 - 2 * margin) for side in sides]
+        convs = per_stage(convs_per_stage, channels)
+        sides = [side_after(side, convs, kernel_size, padding, downsampling) for side in sides]
         if not channels or min(sides) < 1:
             height, width = input_shape[1:]
             raise ValueError(f"channels: {len(channels)} stages do not fit images of {height}×{width}")
@@ -130,8 +121,8 @@ class LitCNN(LightningModule):
         self.register_buffer("std", torch.as_tensor(std).view(-1, 1, 1), persistent=False)
         self.stages = nn.Sequential(
             *(
-                conv_stage(inputs, outputs, kernel_size, convs_per_stage, batch_norm, margin)
-                for inputs, outputs in zip([depth, *channels], channels)
+                conv_stage(inputs, outputs, kernel_size, count, padding, downsampling, batch_norm, stage_dropout)
+                for inputs, outputs, count in zip([depth, *channels], channels, convs)
             )
         )
         flat = channels[-1] * math.prod(sides)
@@ -165,7 +156,7 @@ class LitCNN(LightningModule):
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str, shown: bool = True) -> Tensor:
         x, t = batch
-        logits = self(x)
+        logits = self(x).to(self.head.weight.dtype)  # no loss in half precision
         smoothing = self.hparams["label_smoothing"] if stage == "train" else 0.0
         loss = F.cross_entropy(logits, t, label_smoothing=smoothing)
         accuracy = (logits.argmax(dim=1) == t).float().mean()

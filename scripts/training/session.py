@@ -33,6 +33,7 @@ NOISE = (
     r".*`sync_dist=True`.*",
     r"Checkpoint directory .* exists and is not empty",
     r"Trying to infer the `batch_size`",
+    r"Precision .* is not supported by the model summary",
     r"Be aware that when using `ckpt_path`",
     r"Total length of `list` across ranks is zero",
     r"The number of training batches .* is smaller than the logging interval",

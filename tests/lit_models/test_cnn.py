@@ -50,6 +50,21 @@ def test_stages_of_several_convolutions_pool_once(batch_norm):
     assert model.stages(torch.rand(2, 1, 28, 28)).shape == (2, 4, 4, 4)  # 28 − 4 → 12, 12 − 4 → 4
 
 
+def test_a_stage_may_halve_by_a_convolution_and_drop_activations():
+    options = {"convs_per_stage": [1, 2], "padding": "valid", "downsampling": "convolution", "batch_norm": True}
+    model = LitCNN((1, 29, 31), channels=(3, 4), kernel_size=3, hidden=5, stage_dropout=0.5, **options)
+    block = ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert [type(layer).__name__ for layer in model.stages[0]] == [*block * 2, "Dropout"]
+    assert [type(layer).__name__ for layer in model.stages[1]] == [*block * 3, "Dropout"]
+    halving = model.stages[1][6]
+    assert (halving.in_channels, halving.kernel_size, halving.stride, halving.padding) == (4, (5, 5), (2, 2), (2, 2))
+    assert model.stages(torch.rand(2, 1, 29, 31)).shape == (2, 4, 5, 6)  # 29 − 2 → 14, 14 − 4 → 5; 31 − 2 → 15 → 6
+    x = torch.rand(2, 1, 29, 31)
+    assert not torch.equal(model.stages(x), model.stages(x))
+    model.eval()
+    assert torch.equal(model.stages(x), model.stages(x))
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 20), (1, 9, 17)])
 def test_any_image_shape_that_can_be_halved(shape):
     model = LitCNN(input_shape=shape, num_outputs=7, channels=(4, 4, 4), hidden=6)
@@ -62,6 +77,10 @@ def test_any_image_shape_that_can_be_halved(shape):
     [
         ({"dropout": 1.0}, "dropout must be in"),
         ({"dropout": float("nan")}, "dropout must be in"),
+        ({"stage_dropout": 1.0}, "stage_dropout must be in"),
+        ({"downsampling": "stride"}, "unknown downsampling 'stride'; there are: pool, convolution"),
+        ({"convs_per_stage": [1, 2, 3]}, "one for each of 2 stages"),
+        ({"convs_per_stage": [1, 0]}, "convs_per_stage must be in"),
         ({"learning_rate": -1.0}, "learning_rate must be in"),
         ({"weight_decay": -0.1}, "weight_decay must be in"),
         ({"label_smoothing": 1.5}, "label_smoothing must be in"),
