@@ -52,6 +52,19 @@ class SignalAt(Callback):
             os.kill(os.getpid(), self.signum)
 
 
+class SignalIn(Callback):
+    """Sends this process a signal the ``count``-th time that Lightning calls ``hook``."""
+
+    def __init__(self, hook: str, count: int = 1, signum: int = int(signal.SIGINT)):
+        self.left, self.signum = count, signum
+        setattr(self, hook, self._called)
+
+    def _called(self, *args: Any, **kwargs: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.signum)
+
+
 class RaiseAt(Callback):
     """Raises at the end of that batch."""
 

@@ -13,7 +13,7 @@ def planned_steps(scheduler: dict[str, Any]) -> int | None:
 
 
 class CheckLength(Callback):
-    """Refuses a resume to fewer epochs than are done, and one to more steps than a learning rate's schedule has.
+    """Refuses a resume to fewer epochs than are begun, and one to more steps than a learning rate's schedule has.
 
     A schedule over the whole run comes back from the checkpoint with the length it had; past its end it fails, or
     rises again. Both are known before anything is trained or written.
@@ -23,10 +23,10 @@ class CheckLength(Callback):
         self._planned: list[int | None] = []
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Compare the epochs done with the epochs asked for; keep the lengths of the schedules."""
-        done, asked = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], trainer.max_epochs
-        if asked is not None and 0 <= asked < done:
-            raise UserError(f"--trainer.max_epochs={asked} is fewer than the {done} epochs that are trained already")
+        """Compare the epochs begun with the epochs asked for; keep the lengths of the schedules."""
+        begun, asked = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"], trainer.max_epochs
+        if asked is not None and 0 <= asked < begun:
+            raise UserError(f"--trainer.max_epochs={asked}: the run that is resumed has begun {begun} epochs already")
         self._planned = [planned_steps(scheduler) for scheduler in checkpoint["lr_schedulers"]]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -115,8 +115,10 @@ class MetricsFile(Logger):
     def _stored(self) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            rows = list(csv.DictReader(self.path.read_text(encoding="utf-8").splitlines()))
+        except (UnicodeDecodeError, csv.Error):
+            rows = [{}]
         if not all((row.get("step") or "").isdigit() for row in rows):
             raise UserError(f"{self.path} is no table of a run: not every row has a step; move it away to go on")
         return rows

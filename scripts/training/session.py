@@ -20,7 +20,7 @@ from callbacks import tensorboard_command
 from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, shorten
 from training.arguments import Arguments
 from training.cli import BacklitCLI
-from training.interrupts import Interrupted, StopWhenAsked
+from training.interrupts import Interrupted, StopWhenAsked, sigterm_as_interrupt
 from training.messages import condense
 from training.results import log_hyperparameters, results_table
 from training.resuming import CheckLength
@@ -86,7 +86,8 @@ def train(arguments: Arguments, started: float) -> int | None:
     else:
         cli.save_config()
     try:
-        metrics, fit_seconds = fit_and_test(cli)
+        with sigterm_as_interrupt():
+            metrics, fit_seconds = fit_and_test(cli)
     except (SystemExit, KeyboardInterrupt) as stop:
         return interrupted(cli, stop)
     except OSError as error:
@@ -131,7 +132,7 @@ def interrupted(cli: BacklitCLI, stop: BaseException) -> int:
     cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__context__
     if not isinstance(cause, KeyboardInterrupt):
         raise stop
-    if isinstance(cause, Interrupted) and cli.folder is not None and cli.trainer.is_global_zero:
+    if cli.folder and cli.trainer.is_global_zero and (cli.folder / "checkpoints" / "last.ckpt").is_file():
         print(f"stopped at step {cli.trainer.global_step}; to go on: train.py --resume {cli.folder}")
     terminated = isinstance(cause, Interrupted) and cause.signum == signal.SIGTERM
     return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED

@@ -109,6 +109,31 @@ def test_resumed_runs_end_as_the_uninterrupted_one(here, record_promise, experim
         assert_same_end(broken, whole)
 
 
+@pytest.mark.parametrize(
+    ("experiment", "options", "batch", "place"),
+    [
+        ("mnist", ["--trainer.accumulate_grad_batches=3"], 9, "inside a window of accumulated gradients"),
+        ("toy", ["--model.accumulate_grad_batches=2"], 6, "inside a window of accumulated gradients"),
+        ("mnist", ["--trainer.val_check_interval=0.5"], 10, "right before a validation within an epoch"),
+        ("mnist", ["--trainer.max_steps=10"], 10, "in the last step of a run that ends within an epoch"),
+    ],
+)
+def test_a_signal_at_a_batch_that_cannot_be_gone_on_behind(here, record_promise, experiment, options, batch, place):
+    record_promise(PROMISE, f"Ctrl-C {place}, `{experiment}`", group="Resume")
+    assert train(*words(experiment, "whole"), *options) == 0
+    whole = only_run(here / "whole", experiment)
+    signal_in = ["--trainer.callbacks+=injected.SignalIn", "--trainer.callbacks.hook=on_train_batch_start"]
+    assert train(*words(experiment, "broken"), *options, *signal_in, f"--trainer.callbacks.count={batch}") == 130
+    broken = only_run(here / "broken", experiment)
+    seed_everything(99)
+    assert train("--resume", str(broken), STOPPING) == 0
+    assert differences(broken, whole, "last.ckpt") == differences(broken, whole, "best.ckpt") == []
+    tables = [table(run) for run in (broken, whole)]
+    for rows in tables:
+        rows[-1]["epoch"] = ""  # the test's: Lightning counts an epoch that a limit of steps cut short only at once
+    assert tables[0] == tables[1]
+
+
 def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(here, record_promise):
     record_promise(PROMISE, "Ctrl-C in the epoch before early stopping, `toy`", group="Resume")
     eager = "--trainer.callbacks=[{class_path: callbacks.EarlyStopping, init_args: {patience: 2, min_delta: 10}}]"
