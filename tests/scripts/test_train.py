@@ -170,6 +170,19 @@ def test_a_longer_run_is_refused_where_the_trainer_steps_the_schedule(here, caps
     assert "schedule was planned for 4 steps, this run would have 6" in capsys.readouterr().err
 
 
+def test_a_run_stopped_within_an_epoch_is_not_resumed_to_end_before_it(here, monkeypatch, capsys):
+    words = ["digits", *SMALL[1:], "--trainer.max_epochs=3", "--trainer.limit_train_batches=4"]
+    monkeypatch.setattr(sys.modules["training.cli"].StopWhenAsked, "on_train_batch_end", ask_at(6))
+    assert train(*words) == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    run = only_run(here, "digits")
+    rows = (run / "metrics.csv").read_bytes()
+    assert train("--resume", str(run), "--trainer.max_epochs=1") == 2
+    assert "has begun 2 epochs already" in capsys.readouterr().err
+    assert (run / "metrics.csv").read_bytes() == rows
+
+
 @pytest.mark.parametrize("every", [0, 3])
 @pytest.mark.parametrize("words", [["toy", *TOY], ["digits", *SMALL, "--trainer.limit_train_batches=8"]])
 def test_the_loss_is_logged_at_the_steps_asked_for(here, words, every):
@@ -180,10 +193,11 @@ def test_the_loss_is_logged_at_the_steps_asked_for(here, words, every):
     assert logged == ([2, 5, 8, 11, 14] if words[0] == "digits" else [2, 5, 8, 11])[: 99 if every else 0]
 
 
-def test_a_table_without_steps_is_named_on_resuming(here, capsys):
+@pytest.mark.parametrize("content", [b"epoch,loss\n0,1\n", bytes(range(256)) * 8], ids=["no steps", "no text"])
+def test_a_table_that_is_none_is_named_on_resuming(here, capsys, content):
     assert train("toy", *TOY, "--model.schedule=constant") == 0
     table = only_run(here, "toy") / "metrics.csv"
-    table.write_text("epoch,loss\n0,1\n")
+    table.write_bytes(content)
     assert train("--resume", str(table.parent), "--trainer.max_epochs=6") == 2
     assert "metrics.csv is no table of a run" in capsys.readouterr().err
 
