@@ -148,7 +148,7 @@ class LitCNN(LightningModule):
     def _is_shown(self, batch_idx: int) -> bool:
         """Whether a logger takes this training step's loss, or it is the first or last of the epoch.
 
-        Logging each one would be an exchange among the ranks and a twentieth of the time of a small network's step.
+        Logging each one would be an exchange among the ranks, and a few per cent of the time of a small network's step.
         """
         trainer: Any = self.trainer
         every = trainer.log_every_n_steps

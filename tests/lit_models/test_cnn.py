@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 
 from datamodules import DigitsDataModule
 from lit_models import LitCNN
@@ -63,6 +64,16 @@ def test_a_stage_may_halve_by_a_convolution_and_drop_activations():
     assert not torch.equal(model.stages(x), model.stages(x))
     model.eval()
     assert torch.equal(model.stages(x), model.stages(x))
+
+
+def test_the_loss_keeps_single_precision_where_the_network_computes_in_half():
+    model, seen = LitCNN(channels=(4, 4), hidden=8), []
+    model.head.register_forward_hook(lambda module, args, logits: seen.append(logits.dtype))
+    watch = LambdaCallback(
+        on_train_batch_end=lambda trainer, module, outputs, *rest: seen.append(outputs["loss"].dtype)
+    )
+    trainer(max_steps=1, precision="bf16-mixed", callbacks=[watch], limit_val_batches=0).fit(model, DigitsDataModule())
+    assert seen == [torch.bfloat16, torch.float32]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 20), (1, 9, 17)])
