@@ -50,9 +50,10 @@ def sum_of_stacked(values: Tensor, k: int) -> Tensor:
     """
     if k == 1:
         return values
-    if values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last):
-        return sum_of_stacked(values.permute(0, 2, 3, 1), k).permute(0, 3, 1, 2)
-    return values.reshape(k, -1).sum(dim=0).view(-1, *values.shape[1:])
+    last = values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last)
+    rows = values.permute(0, 2, 3, 1) if last else values
+    total = rows.reshape(k, -1).sum(dim=0).view(-1, *rows.shape[1:])
+    return total.permute(0, 3, 1, 2) if last else total
 
 
 def convolution_input_gradient(dz: Tensor, convolution: Any) -> Tensor:

@@ -7,6 +7,7 @@ Lightning. In each folder it finds ``job.npz`` and leaves ``result.npz``, ``figu
 
 import json
 import shutil
+import signal
 import sys
 import threading
 import traceback
@@ -87,6 +88,7 @@ def main() -> None:
     import drawing  # noqa: F401
     import layout  # noqa: F401
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a command in the background hands down deafness to it
     last: dict[str, Any] = {}
     for line in sys.stdin:
         work(Path(line.rstrip("\n")), last)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -155,7 +156,9 @@ def arrays(n: int) -> dict[str, np.ndarray]:
     return {"features": features, "labels": labels, "predictions": labels, "held_out": labels == 0}
 
 
-def test_worker_gives_up_on_time_and_goes_on(tmp_path):
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])  # as in the background
+def test_worker_gives_up_on_time_and_goes_on(handler):
+    previous = signal.signal(signal.SIGINT, handler)
     worker = Worker(time_budget=1.0)
     try:
         slow = worker.submit(job(), arrays(6000))
@@ -168,6 +171,7 @@ def test_worker_gives_up_on_time_and_goes_on(tmp_path):
         assert (quick.folder / "result.npz").exists()
     finally:
         worker.close()
+        signal.signal(signal.SIGINT, previous)
     assert not slow.folder.exists()
 
 

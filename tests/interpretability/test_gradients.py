@@ -5,7 +5,12 @@ from torch.nn import functional as F
 
 import interpretability.first_convolution as first_convolution_module
 from attribution_networks import Residual, plain, randomised
-from interpretability.first_convolution import convolution_input_gradient, first_convolution, gradient_through
+from interpretability.first_convolution import (
+    convolution_input_gradient,
+    first_convolution,
+    gradient_through,
+    sum_of_stacked,
+)
 from interpretability.gradients import input_gradient, layer_gradient
 
 
@@ -99,6 +104,16 @@ def test_a_way_around_the_first_convolution_leaves_it_to_autograd():
     assert gradient_through(squared, leaf) is None
     wide = torch.rand(8, 8, 16, 16, requires_grad=True)
     assert gradient_through(nn.Conv2d(8, 2, 3)(wide).mean(dim=(1, 2, 3)), wide) is None
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 5, 4), (6, 3, 1, 1), (6, 1, 1, 1), (6, 1, 5, 4), (6, 7), (6,)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_stacked_values_are_summed_whatever_their_order_in_memory(shape, memory_format):
+    values = torch.randn(shape, dtype=torch.float64)
+    values = values.contiguous(memory_format=memory_format) if values.ndim == 4 else values
+    expected = values.view(3, 2, *shape[1:]).sum(dim=0) if values.is_contiguous() else sum(values.split(2))
+    torch.testing.assert_close(sum_of_stacked(values, 3), expected, rtol=0, atol=1e-14)
+    assert sum_of_stacked(values, 1) is values
 
 
 def below_and_gradients(below):

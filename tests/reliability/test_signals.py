@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM wherever they arrive: the exit code says so, and a line says how to go on where one can."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,12 @@ PLACES = {
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch) -> Path:
+def here(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    """An empty folder; Ctrl-C as at a terminal, also where the tests were started in the background, deaf to it."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield tmp_path
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
