@@ -2,7 +2,7 @@
 
 Library kernels for this step fill whole vectors with channels; an image has one or three, so most of their work is
 thrown away, and for a small network it is the largest part of a backward pass. The matrix product below does
-what is needed only, two to three times as fast.
+what is needed only: for digits two to three times as fast.
 """
 
 from collections import defaultdict
@@ -52,7 +52,7 @@ def sum_of_stacked(values: Tensor, k: int) -> Tensor:
         return values
     last = values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last)
     rows = values.permute(0, 2, 3, 1) if last else values
-    total = rows.reshape(k, -1).sum(dim=0).view(-1, *rows.shape[1:])
+    total = rows.reshape(k, -1).sum(dim=0).view(len(rows) // k, *rows.shape[1:])
     return total.permute(0, 3, 1, 2) if last else total
 
 
@@ -61,7 +61,7 @@ def convolution_input_gradient(dz: Tensor, convolution: Any) -> Tensor:
     x, w = convolution._saved_input, convolution._saved_weight
     (k, c, rows, columns), (n, _, height, width), sides = w.shape, dz.shape, x.shape[2:]
     down, right = convolution._saved_stride
-    above, left = convolution._saved_padding
+    above, left = (*convolution._saved_padding, *convolution._saved_padding)[:2]  # one number for padding="valid"
     sent = w.permute(2, 3, 1, 0).reshape(-1, k) @ dz.movedim(1, 0).reshape(k, -1)  # (kh·kw·C, K)(K, N·h·w)
     sent = sent.view(rows, columns, c, n, height, width)
     dx = dz.new_zeros(c, n, sides[0] + 2 * above, sides[1] + 2 * left)

@@ -23,10 +23,10 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
 
 def per_stage(convs: int | Sequence[int], channels: Sequence[int]) -> Sequence[int]:
     """The convolutions of each stage, where one number stands for all; ValueError where there are more or fewer."""
-    convs = [convs] * len(channels) if isinstance(convs, int) else convs
-    if len(convs) != len(channels):
+    counts = [convs] * len(channels) if isinstance(convs, int) else list(convs or [])
+    if len(counts) != len(channels):
         raise ValueError(f"convs_per_stage must be one number or one for each of {len(channels)} stages, got {convs}")
-    return convs
+    return counts
 
 
 def check_options(h: Any) -> None:
@@ -194,6 +194,8 @@ class LitCNN(LightningModule):
         )
         if h["schedule"] == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, h["learning_rate"], steps, cycle_momentum=False)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise ValueError(f"schedule {h['schedule']!r} needs a run of known length: set max_epochs or max_steps")
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, h["learning_rate"], int(steps), cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

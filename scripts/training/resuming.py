@@ -20,21 +20,39 @@ class CheckLength(Callback):
     """
 
     def __init__(self) -> None:
-        self._planned: list[int | None] = []
+        self._schedules: list[dict[str, Any]] = []
+        self._epochs = 0  # whole ones done
+        self._batches = 0  # of the epoch that was cut short
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Compare the epochs begun with the epochs asked for; keep the lengths of the schedules."""
-        begun, asked = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"], trainer.max_epochs
-        if asked is not None and 0 <= asked < begun:
-            raise UserError(f"--trainer.max_epochs={asked}: the run that is resumed has begun {begun} epochs already")
-        self._planned = [planned_steps(scheduler) for scheduler in checkpoint["lr_schedulers"]]
+        """Compare the epochs begun with the epochs asked for; keep where the run and its schedules were."""
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, asked = loop["epoch_progress"]["current"], trainer.max_epochs
+        if asked is not None and 0 <= asked < epochs["ready"]:
+            raise UserError(
+                f"--trainer.max_epochs={asked}: the run that is resumed has begun {epochs['ready']} epochs already"
+            )
+        self._epochs = epochs["processed"]
+        cut_short = epochs["ready"] > epochs["processed"]
+        self._batches = loop["epoch_loop.batch_progress"]["current"]["ready"] if cut_short else 0
+        self._schedules = checkpoint["lr_schedulers"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the schedules of the checkpoint with those just made for this run."""
-        for config, planned in zip(trainer.lr_scheduler_configs, self._planned):
-            steps = planned_steps(config.scheduler.state_dict())
-            if planned and steps and planned < steps:
+        """Compare the length of the checkpoint's schedules with the step at which this run would end."""
+        for config, schedule in zip(trainer.lr_scheduler_configs, self._schedules):
+            planned, steps = planned_steps(schedule), planned_steps(config.scheduler.state_dict())
+            end = self._end(trainer, config.interval, schedule["last_epoch"], steps) if planned and steps else 0
+            if planned and planned < end:
                 raise UserError(
-                    f"the learning rate's schedule was planned for {planned} {config.interval}s, this run would have "
-                    f"{steps}; go on with the epochs and batches it began with, or start a new run"
+                    f"the learning rate's schedule was planned for {planned} {config.interval}s, this run would end at "
+                    f"{end}; go on with the epochs and batches it began with, or start a new run"
                 )
+
+    def _end(self, trainer: Trainer, interval: str, done: int, steps: int) -> int:
+        """Where a schedule that is ``done`` steps old would be at the end, if a new run had this many ``steps``."""
+        epochs = trainer.max_epochs
+        if epochs is None or epochs <= 0:
+            return steps
+        begun = self._batches // trainer.accumulate_grad_batches if interval == "step" else 0
+        end = done - begun + (epochs - self._epochs) * (steps // epochs)
+        return min(end, trainer.max_steps) if trainer.max_steps > 0 else end

@@ -75,6 +75,8 @@ def test_a_score_out_of_reach_is_an_error_and_not_a_zero_map():
         nn.Conv2d(3, 5, 3, padding=1),
         nn.Conv2d(1, 4, 5, stride=2, padding=(2, 1)),
         nn.Conv2d(2, 4, (3, 2), stride=(1, 2), dilation=2, bias=False),
+        nn.Conv2d(1, 4, 3, padding="valid"),
+        nn.Conv2d(1, 4, (3, 5), padding="same"),
     ],
 )
 def test_the_first_convolution_by_hand_is_autograd(convolution):
@@ -106,7 +108,7 @@ def test_a_way_around_the_first_convolution_leaves_it_to_autograd():
     assert gradient_through(nn.Conv2d(8, 2, 3)(wide).mean(dim=(1, 2, 3)), wide) is None
 
 
-@pytest.mark.parametrize("shape", [(6, 3, 5, 4), (6, 3, 1, 1), (6, 1, 1, 1), (6, 1, 5, 4), (6, 7), (6,)])
+@pytest.mark.parametrize("shape", [(6, 3, 5, 4), (6, 3, 1, 1), (6, 1, 1, 1), (6, 1, 5, 4), (6, 3, 0, 4), (6, 7), (6,)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_stacked_values_are_summed_whatever_their_order_in_memory(shape, memory_format):
     values = torch.randn(shape, dtype=torch.float64)

@@ -66,6 +66,11 @@ def test_a_stage_may_halve_by_a_convolution_and_drop_activations():
     assert torch.equal(model.stages(x), model.stages(x))
 
 
+def test_a_schedule_without_an_end_is_named():
+    with pytest.raises(ValueError, match="'one_cycle' needs a run of known length"):
+        trainer(max_epochs=-1).fit(LitCNN(channels=(4, 4), hidden=8), DigitsDataModule())
+
+
 def test_the_loss_keeps_single_precision_where_the_network_computes_in_half():
     model, seen = LitCNN(channels=(4, 4), hidden=8), []
     model.head.register_forward_hook(lambda module, args, logits: seen.append(logits.dtype))
@@ -90,6 +95,7 @@ def test_any_image_shape_that_can_be_halved(shape):
         ({"dropout": float("nan")}, "dropout must be in"),
         ({"stage_dropout": 1.0}, "stage_dropout must be in"),
         ({"downsampling": "stride"}, "unknown downsampling 'stride'; there are: pool, convolution"),
+        ({"convs_per_stage": None}, "one for each of 2 stages"),
         ({"convs_per_stage": [1, 2, 3]}, "one for each of 2 stages"),
         ({"convs_per_stage": [1, 0]}, "convs_per_stage must be in"),
         ({"learning_rate": -1.0}, "learning_rate must be in"),

@@ -167,7 +167,12 @@ def test_a_run_is_not_resumed_past_the_end_of_its_schedule(here, capsys, schedul
 def test_a_longer_run_is_refused_where_the_trainer_steps_the_schedule(here, capsys):
     assert train("digits", *SMALL, "--trainer.limit_train_batches=2") == 0
     assert train("--resume", str(only_run(here, "digits")), "--trainer.max_epochs=3") == 2
-    assert "schedule was planned for 4 steps, this run would have 6" in capsys.readouterr().err
+    assert "schedule was planned for 4 steps, this run would end at 6" in capsys.readouterr().err
+    settings = (only_run(here, "digits") / "config.yaml").read_bytes()
+    more = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=1"]  # as many steps, of which all are done
+    assert train("--resume", str(only_run(here, "digits")), *more) == 2
+    assert "schedule was planned for 4 steps, this run would end at 6" in capsys.readouterr().err
+    assert (only_run(here, "digits") / "config.yaml").read_bytes() == settings
 
 
 def test_a_run_stopped_within_an_epoch_is_not_resumed_to_end_before_it(here, monkeypatch, capsys):
