@@ -5,9 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.rectified import guided_rule, install
-from interpretability.gradients import copied_from, gradient_at, score_gradient, trace
-from interpretability.layers import capture
+from interpretability.attribution.rectified import GuidedBackprop
+from interpretability.gradients import gradient_at
 from interpretability.targets import Target
 
 
@@ -74,15 +73,9 @@ class GuidedGradCAM(ActivationMap):
     additive = False
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
-        """One forward pass, and two backward passes through its graph: plain to the layer, guided to the input."""
-        with capture(self.model, [self.layer]) as outputs:
-            leaf, scores = trace(self.model, None, x, target)
-        activation = check_map(outputs[self.layer], self.layer)
-        gradient = score_gradient(scores, copied_from(activation), keep_graph=True)
-        cam = self.weighted(activation.detach(), gradient.mean(dim=(2, 3), keepdim=True))
-        if not install(guided_rule, scores):
-            raise ValueError("GuidedGradCAM needs a network with ReLUs; this one has none")
-        return score_gradient(scores, leaf) * upsampled(cam, x)
+        """GradCAM's two passes down to the layer, and guided backpropagation's two to the input."""
+        cam = GradCAM(self.model, self.layer, relu=self.relu).attribute(x, target)
+        return GuidedBackprop(self.model).attribute(x, target) * upsampled(cam, x)
 
 
 def check_map(activation: Tensor, layer: str) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpretability.attribution.torch_functions import (
+    CONSTANTS,
     NUMBERS,
     changes_in_place,
     on_a_copy,
@@ -62,18 +63,23 @@ class Operations(TorchFunctionMode):
     the class's, not bound to an instance, so that a forward pass leaves no reference cycle behind.
 
     Args:
-        x: the tensor whose influence is followed.
+        x: the tensor whose influence is followed; None to name it later, with :meth:`follow`.
     """
 
-    method: ClassVar[str]
+    method: str
     handlers: ClassVar[Mapping[str, Handler]]
 
-    def __init__(self, x: Tensor):
+    def __init__(self, x: Tensor | None = None):
         super().__init__()
         self._followed: dict[int, tuple[Tensor, Any]] = {}  # with their grad_fn; held, so that an id stays theirs
         self._now: dict[int, Tensor] = {}  # tensors changed in place -> what they have become
         self._stale: set[int] = set()  # the storages of those tensors
-        self._follow(x)
+        if x is not None:
+            self.follow(x)
+
+    def follow(self, result: Any) -> None:
+        """Follow the influence of the tensors in ``result`` from here on."""
+        self._followed.update((id(tensor), (tensor, tensor.grad_fn)) for tensor in tensors_in([result]))
 
     def follows(self, value: object) -> bool:
         """Whether ``value`` is a tensor that depends on ``x``."""
@@ -87,22 +93,24 @@ class Operations(TorchFunctionMode):
             value = self._now[id(value)]
         return value
 
-    def finished(self, logits: Tensor) -> Tensor:
-        """What the model returned, after its last in-place operation, if every step to it was seen."""
-        check_logits(logits)
+    def finished(self, logits: Tensor, rows: int | None = None) -> Tensor:
+        """What the model returned for ``rows`` samples, after its last in-place operation, if all was seen."""
+        check_logits(logits, rows)
         logits = self.current(logits)
         self._check_visible(tensors_in([logits]), "the output")
         return logits
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         name, in_place = operation_name(func), changes_in_place(func, args, kwargs)
         if self._now:
             args, kwargs = self.current(tuple(args)), {key: self.current(value) for key, value in kwargs.items()}
         tensors = tensors_in((*args, *kwargs.values()))
         self._check_visible(tensors, name)
-        if not any(map(self.follows, tensors)):
+        if name in CONSTANTS or not any(map(self.follows, tensors)):
             return func(*args, **kwargs)
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
         if getattr(func, "__name__", "") in NUMBERS:
             raise self.unsupported(f"{name}, which makes a number of what depends on the input")
         if not args or any(map(self.follows, tensors_in(kwargs.values()))):
@@ -114,20 +122,17 @@ class Operations(TorchFunctionMode):
         result = func(*args, **kwargs) if handler is None else handler(self, func, args, kwargs)
         if handler is None and (in_place or name == "setitem" or tensors_in([result])):
             raise self.unsupported(name)
-        self._follow(result)
+        self.follow(result)
         if changed is not None:
             self._now[id(changed)] = result
             self._stale.add(changed.untyped_storage().data_ptr())
-            self._follow(changed)
+            self.follow(changed)
         return result
-
-    def _follow(self, result: Any) -> None:
-        self._followed.update((id(tensor), (tensor, tensor.grad_fn)) for tensor in tensors_in([result]))
 
     def unsupported(self, operation: str) -> UnsupportedOperation:
         """The error for an operation without a rule: where it is, and the rules that exist."""
         known = ", ".join(self.handlers)
-        return UnsupportedOperation(f"{self.method} has no rule for {operation}{_place()}; rules exist for: {known}")
+        return UnsupportedOperation(f"{self.method} has no rule for {operation}{place()}; rules exist for: {known}")
 
     def only_input(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """The argument that depends on the input, where it is the only one and in its place; else an error."""
@@ -143,11 +148,11 @@ class Operations(TorchFunctionMode):
         for tensor in arguments:
             _, seen = self._followed.get(id(tensor), (None, None))
             if self.follows(tensor) and self._stale and tensor.untyped_storage().data_ptr() in self._stale:
-                raise UnsupportedOperation(f"{name}{_place()} reads a view of a tensor that was changed in place")
+                raise UnsupportedOperation(f"{name}{place()} reads a view of a tensor that was changed in place")
             made_by = tensor.grad_fn
             if made_by is not None and made_by is not seen:  # an operation of which torch does not tell
                 raise UnsupportedOperation(
-                    f"{self.method} cannot see into {made_by.name()}, which feeds {name}{_place()}"
+                    f"{self.method} cannot see into {made_by.name()}, which feeds {name}{place()}"
                 )
 
 
@@ -168,10 +173,10 @@ def check_dropout(func: Callable, args: tuple, kwargs: dict) -> None:
     given = dict(zip(("input", "p", "training"), args)) | kwargs
     given.setdefault("training", given.pop("train", func.__module__ == "torch.nn.functional"))
     if given["training"]:
-        raise UnsupportedOperation(f"dropout{_place()} is on in eval mode; call it with training=self.training")
+        raise UnsupportedOperation(f"dropout{place()} is on in eval mode; call it with training=self.training")
 
 
-def _place() -> str:
+def place() -> str:
     """`` in Conv2d``: the innermost module whose code is running, if any."""
     frame = inspect.currentframe()
     while frame is not None:

@@ -1,29 +1,45 @@
 """Guided backpropagation and the deconvolution network: ReLUs with another rule for the way back.
 
-The rule is put on the ReLUs of the recorded graph, not on modules: every ReLU that the forward pass went
-through is there once per use, whether it was a module, a function, in place or reused, and the rules are gone
-with the graph. An operation whose inside the graph does not show is refused.
+The forward pass is seen operation by operation, as for LRP and DeepLift. A ReLU is recognised by what it does to
+numbers, not by its name. An operation that is not known to be free of ReLUs is refused.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from interpretability.attribution.base import Attribution
-from interpretability.gradients import score_gradient, trace
-from interpretability.targets import Target
+from interpretability.attribution.operations import Carry, Handler, Operations, UnsupportedOperation, place, value_of
+from interpretability.attribution.torch_functions import (
+    ACTIVATIONS,
+    AVERAGES,
+    COMPARISONS,
+    DROPOUTS,
+    EXTREMES,
+    MAX_POOLS,
+    REARRANGEMENTS,
+    SMOOTH,
+    SUMS_AND_PRODUCTS,
+    operation_name,
+    tensors_in,
+)
+from interpretability.gradients import score_gradient
+from interpretability.layers import replace
+from interpretability.targets import Target, target_scores
 
-Rule = Callable[[Any], object]  # installs itself on one ReLU node of the graph
-LOWER_BOUND = {  # what the graph calls operations that cut off at a lower bound, and where it keeps the bound
-    "ClampMinBackward0": "_saved_min",
-    "ClampBackward1": "_saved_min",
-    "HardtanhBackward0": "_saved_min_val",
-    "ThresholdBackward0": "_saved_threshold",
-    "LeakyReluBackward0": "_saved_negative_slope",
-}
-EXTREMES = ("MaximumBackward0", "MinimumBackward0", "FmaxBackward0", "FminBackward0")
+Rule = Callable[[Tensor, Tensor, Tensor], Tensor]  # (da, z, a) -> dz, for a = max(z, 0)
+
+
+def guided_rule(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """ReLU's backward on what comes from above cut off at zero: dz = 1[z > 0] · max(da, 0)   eq. 3.9."""
+    return da.clamp(min=0) * ((z > 0) & (a == z))  # a ReLU6 is closed above 6 as well
+
+
+def deconvolution_rule(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """Whether ReLU was open on the way up does not matter: dz = max(da, 0)   eq. 3.10."""
+    return da.clamp(min=0)
 
 
 class _RectifiedGradient(Attribution):
@@ -34,28 +50,33 @@ class _RectifiedGradient(Attribution):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward and one backward pass."""
-        leaf, scores = trace(self.model, self.layer, x, target)
-        if not install(type(self).rule, scores) and self.layer is None:
+        operations = RectifiedOperations(type(self).__name__, type(self).rule)
+        if self.layer is None:
+            leaf = x.clone().requires_grad_()
+            operations.follow(leaf)
+            with operations:
+                logits = self.model(leaf)
+        else:
+
+            def cut(output: Tensor) -> Tensor:
+                nonlocal leaf
+                leaf = output.detach().clone().requires_grad_()
+                operations.follow(leaf)
+                return leaf.clone()
+
+            with replace(self.model, self.layer, cut), operations:
+                logits = self.model(x.clone())
+        scores = target_scores(operations.finished(logits, len(x)), target)
+        if not operations.relus and self.layer is None:
             raise ValueError(f"{type(self).__name__} needs a network with ReLUs; this one has none")
         return score_gradient(scores, leaf)
-
-
-def guided_rule(node: Any) -> None:
-    """ReLU's backward on what comes from above cut off at zero: dz = 1[z > 0] · max(da, 0)   eq. 3.9."""
-    node.register_prehook(lambda da: tuple(d.clamp(min=0) for d in da))
-
-
-def deconvolution_rule(node: Any) -> None:
-    """Whether ReLU was open on the way up does not matter: dz = max(da, 0)   eq. 3.10."""
-    node.register_hook(lambda dz, da: (da[0].clamp(min=0),))
 
 
 class GuidedBackprop(_RectifiedGradient):
     """The gradient that only lets positive influence pass, backwards, at open ReLUs   eq. 3.9.
 
-    Springenberg et al. 2015, "Striving for simplicity", section 3.4. ReLU6 counts as a ReLU; activations
-    that are none pass the gradient as it is. One put together of arithmetic, as ``(z + z.abs()) / 2``, is not
-    recognised.
+    Springenberg et al. 2015, "Striving for simplicity", section 3.4. ReLU6 counts as a ReLU. Smooth activations
+    pass the gradient as it is.
 
     Raises:
         ValueError: no ReLU between input and score, or an operation that may hide one.
@@ -74,60 +95,97 @@ class Deconvolution(_RectifiedGradient):
     rule = staticmethod(deconvolution_rule)
 
 
-def install(rule: Rule, scores: Tensor) -> int:
-    """Put ``rule`` on every ReLU in the graph of ``scores``; how many there were.
+class RectifiedOperations(Operations):
+    """A forward pass whose ReLUs have ``rule`` for a backward pass; everything else is differentiated.
 
-    Raises:
-        ValueError: an operation that may hide a ReLU (a custom autograd function, a checkpoint, a compiled
-            block, a maximum with zero, a mask over single activations).
+    Args:
+        method: the attribution's name, for errors.
+        rule: what a ReLU does on the way back.
     """
-    relus = [node for node in graph_nodes(scores) if is_relu(node)]
-    for node in relus:
-        rule(node)
-    return len(relus)
+
+    def __init__(self, method: str, rule: Rule):
+        super().__init__()
+        self.method, self.rule = method, rule
+        self.relus = 0
+
+    def unsupported(self, operation: str) -> UnsupportedOperation:
+        """The error for an operation that may be, or may hide, a ReLU."""
+        return UnsupportedOperation(
+            f"{self.method} cannot tell whether {operation}{place()} is a ReLU; write that as torch.relu or nn.ReLU"
+        )
+
+    def _differentiated(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """The gradient passes as it is, unless single values are kept or dropped by what the input is."""
+        followed = [value for value in tensors_in((*args, *kwargs.values())) if self.follows(value)]
+        depends_unseen = [value for value in followed if not value.requires_grad]
+        if depends_unseen and len(depends_unseen) < len(followed):
+            name = operation_name(func)
+            raise UnsupportedOperation(
+                f"the model masks its activations ({name}{place()}), which may be a ReLU; write that as torch.relu"
+            )
+        return func(*args, **kwargs)
+
+    def _assignment(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        self._differentiated(lambda *_: None, args, kwargs)
+        raise self.unsupported("an assignment to part of a tensor")
+
+    def _constant(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """No gradient passes; where it meets the activations, :meth:`_differentiated` sees it."""
+        return func(*args, **kwargs)
+
+    def _activation(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        """A ReLU where the function cuts off at zero; else the derivative."""
+        z, name = self.only_input(func, args, kwargs), operation_name(func)
+        below, above = _cut_off(func, args, kwargs)
+        if above.any() or (below.any() and not below.all()):
+            raise self.unsupported(f"{name}, which cuts off some values at zero,")
+        if not below.all() or not z.requires_grad:
+            return self._differentiated(func, args, kwargs)
+        a, fixed, rule = value_of(func, args, kwargs), z.detach(), self.rule
+        if a.shape != z.shape:
+            raise self.unsupported(f"{name} that broadcasts its input")
+        self.relus += 1
+        return Carry.apply(a, lambda da: (rule(da, fixed, a),), z)
+
+    def _extreme(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """The largest or smallest of several values, none of which may be zero throughout."""
+        compared, name = tensors_in(args), operation_name(func)
+        if len(compared) == 1:
+            zero = _has_zero_slice(compared[0], kwargs.get("dim", args[1] if len(args) > 1 else None))
+        else:
+            zero = any(not value.any() if self.follows(value) else not value.all() for value in compared)
+        if zero:
+            raise UnsupportedOperation(
+                f"the model compares with zero ({name}{place()}), which may be a ReLU; write that as torch.relu"
+            )
+        return self._differentiated(func, args, kwargs)
+
+    handlers: ClassVar[dict[str, Handler]] = {
+        **dict.fromkeys(
+            (*SUMS_AND_PRODUCTS, *SMOOTH, *AVERAGES, *MAX_POOLS, *DROPOUTS, *REARRANGEMENTS), _differentiated
+        ),
+        **dict.fromkeys(ACTIVATIONS, _activation),
+        **dict.fromkeys(EXTREMES, _extreme),
+        **dict.fromkeys(COMPARISONS, _constant),
+        "setitem": _assignment,
+    }
 
 
-def graph_nodes(output: Tensor) -> Iterator[Any]:
-    """Every operation in the autograd graph that leads to ``output``."""
-    found, waiting = set(), [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in found:
-            continue
-        found.add(node)
-        yield node
-        waiting.extend(before for before, _ in node.next_functions)
+def _cut_off(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+    """Where the elementwise ``func`` is zero for all negative values but not for positive ones, and the reverse."""
+    x = args[0]
+    shape = x.shape if tensors_in((*args[1:], *kwargs.values())) else (1,)
+
+    def at(value: float) -> Tensor:
+        return func(x.new_full(shape, value), *args[1:], **kwargs)
+
+    with torch.no_grad():
+        below = (at(-2.0) == 0) & (at(-1.0) == 0) & (at(0.01) != 0)
+        above = (at(2.0) == 0) & (at(1.0) == 0) & (at(-0.01) != 0)
+    return below, above
 
 
-def is_relu(node: Any) -> bool:
-    """Whether ``node`` is a ReLU, however it was written; a ValueError where that cannot be seen."""
-    name = node.name()
-    if isinstance(node, torch.autograd.function.BackwardCFunction):
-        raise ValueError(f"the model computes with {name}, which may hide ReLUs; write them as torch.relu or nn.ReLU")
-    if name in EXTREMES and any(_is_zero(side) for side in (node._saved_self, node._saved_other)):
-        raise ValueError("the model takes a maximum with zero; write it as torch.relu or nn.ReLU")
-    if _masks_activations(node):
-        raise ValueError(f"the model masks its activations ({name}), which may be a ReLU; write that as torch.relu")
-    if name in ("ClampBackward0", "ClampMinBackward1"):  # the bounds are tensors
-        return _is_zero(node._saved_min)
-    if name in LOWER_BOUND:
-        return getattr(node, LOWER_BOUND[name]) == 0
-    return name == "ReluBackward0"
-
-
-def _masks_activations(node: Any) -> bool:
-    """Whether ``node`` lets each single activation pass or not: ``z * (z > 0)``, ``torch.where(z > 0, z, 0)``."""
-    mask, constant = None, [below is None for below, _ in node.next_functions]
-    if node.name() == "WhereBackward0" and any(constant):
-        mask = node._saved_condition
-    elif node.name() == "MaskedFillBackward0":
-        mask = node._saved_mask
-    elif node.name() == "MulBackward0" and any(constant):
-        mask = node._saved_self if constant[0] else node._saved_other
-    if mask is None or [*mask.shape] != [*node._input_metadata[0].shape]:
-        return False
-    return mask.dtype == torch.bool or bool(((mask == 0) | (mask == 1)).all() and not mask.all())
-
-
-def _is_zero(operand: Tensor | None) -> bool:
-    return operand is not None and not operand.any()
+def _has_zero_slice(x: Tensor, along: int | tuple[int, ...] | None) -> bool:
+    """Whether one of the slices that a maximum ``along`` these axes (None: all) compares is zero throughout."""
+    axes = range(x.ndim) if along is None else (along,) if isinstance(along, int) else along
+    return any(not x.detach().movedim(axis, 0).flatten(1).any(dim=1).all() for axis in axes if x.shape[axis] > 1)

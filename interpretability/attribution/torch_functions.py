@@ -9,13 +9,15 @@ from torch import Tensor
 
 ACTIVATIONS = (
     "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "gelu", "silu", "elu", "selu", "celu", "mish", "relu6",
-    "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "softsign", "prelu", "clamp",
+    "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "softsign", "prelu", "clamp", "clamp_min", "clamp_max",
+    "threshold", "tanhshrink", "softshrink", "hardshrink",
 )  # fmt: skip
 REARRANGEMENTS = (
     "flatten", "unflatten", "view", "reshape", "permute", "transpose", "t", "T", "mT", "squeeze", "unsqueeze",
     "getitem", "select", "narrow", "gather", "cat", "concat", "stack", "chunk", "split", "unbind", "pad", "expand",
     "flip", "roll", "movedim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "copy",
-    "to", "float", "double", "type_as",
+    "to", "float", "double", "half", "bfloat16", "type", "type_as", "swapaxes", "swapdims", "moveaxis", "view_as",
+    "reshape_as", "expand_as", "broadcast_to", "ravel", "tensor_split",
 )  # fmt: skip
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 AVERAGES = (
@@ -25,8 +27,38 @@ AVERAGES = (
 MAX_POOLS = (
     "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
 )  # fmt: skip
-NUMBERS = ("item", "tolist", "__float__", "__int__", "__complex__")  # take a value out of a tensor
+NUMBERS = (
+    "item",
+    "tolist",
+    "numpy",
+    "__array__",
+    "__float__",
+    "__int__",
+    "__complex__",
+)  # take a value out of a tensor
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+SUMS_AND_PRODUCTS = (
+    *CONVOLUTIONS, "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "bilinear", "matmul", "bmm",
+    "addmm", "baddbmm", "einsum", "tensordot", "add", "sub", "rsub", "neg", "mul", "div", "rdiv", "rtruediv", "cumsum",
+    "addcmul", "where", "masked_fill", "unfold", "fold", "interpolate", "upsample", "lerp", "embedding", "repeat",
+    "repeat_interleave", "tile", "index_select", "take_along_dim", "diagonal", "tril", "triu",
+)  # fmt: skip
+SMOOTH = (
+    "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "pow", "reciprocal", "erf", "sin", "cos", "std", "var",
+    "var_mean", "norm", "normalize", "vector_norm", "linalg_vector_norm", "batch_norm", "layer_norm", "group_norm",
+    "instance_norm", "rms_norm", "local_response_norm", "lp_pool1d", "lp_pool2d", "softmax", "softmin", "log_softmax",
+    "logsumexp", "glu", "scaled_dot_product_attention", "multi_head_attention_forward", "cosine_similarity",
+)  # fmt: skip
+EXTREMES = ("maximum", "minimum", "fmax", "fmin", "max", "min", "amax", "amin")
+COMPARISONS = (
+    "lt", "le", "gt", "ge", "eq", "ne", "less", "greater", "less_equal", "greater_equal", "isnan", "isinf", "isfinite",
+    "logical_and", "logical_or", "logical_not", "logical_xor", "and", "or", "xor", "invert", "bitwise_not", "any",
+    "all", "argmax", "argmin", "detach",
+)  # fmt: skip
+CONSTANTS = (
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+    "new_full", "new_empty", "new_tensor",
+)  # fmt: skip
 ALIASES = {
     "truediv": "div",
     "divide": "div",
@@ -34,6 +66,7 @@ ALIASES = {
     "subtract": "sub",
     "mm": "matmul",
     "log_sigmoid": "logsigmoid",
+    "clip": "clamp",
 }
 
 

@@ -6,7 +6,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from attribution_networks import Residual, randomised
-from interpretability.attribution import METHODS, GuidedBackprop, IntegratedGradients, Occlusion, Saliency, SmoothGrad
+from interpretability.attribution import (
+    METHODS,
+    Deconvolution,
+    GuidedBackprop,
+    IntegratedGradients,
+    Occlusion,
+    Saliency,
+    SmoothGrad,
+)
 from interpretability.attribution.cam import GradCAMPlusPlus
 from interpretability.gradients import input_gradient
 
@@ -177,40 +185,83 @@ def assigned(z):
     return z
 
 
-@pytest.mark.parametrize(
-    "rectify",
-    [
-        lambda z: z.clamp(min=torch.zeros(1, dtype=z.dtype)),
-        lambda z: F.leaky_relu(z, 0.0),
-        lambda z: F.threshold(z, 0, 0),
-        lambda z: z.clamp(0, 1e9),
-    ],
-)
-def test_guided_backpropagation_knows_these_as_a_relu(rectify, x):
-    expected = GuidedBackprop(Rectified(torch.relu).double())(x, lambda logits: logits.sum(dim=1))
-    assert expected.abs().max() > 0
-    unguided = Saliency(Rectified(torch.relu).double())(x, lambda logits: logits.sum(dim=1))
-    assert not torch.equal(expected, unguided)
-    assert torch.equal(GuidedBackprop(Rectified(rectify).double())(x, lambda logits: logits.sum(dim=1)), expected)
+def assigned_a_tensor(z):
+    z = z.clone()
+    z[z < 0] = torch.zeros((), dtype=z.dtype)
+    return z
 
 
-@pytest.mark.parametrize(
-    "rectify",
-    [
-        lambda z: torch.where(z > 0, z, 0.0),
-        lambda z: z * (z > 0),
-        lambda z: z * (z > 0).to(z),
-        lambda z: z.masked_fill(z < 0, 0),
-        assigned,
-        lambda z: torch.fmax(z, torch.zeros_like(z)),
-        lambda z: -torch.minimum(-z, torch.zeros_like(z)),
-    ],
-)
-def test_guided_backpropagation_refuses_what_may_be_a_relu(rectify, x):
+def zero(z):
+    return torch.zeros((), dtype=z.dtype)
+
+
+KNOWN = {
+    "F.relu": F.relu,
+    "Tensor.relu_": lambda z: z.clone().relu_(),
+    "clamp(min=0)": lambda z: z.clamp(min=0),
+    "clamp(min=tensor)": lambda z: z.clamp(min=zero(z)),
+    "clamp_min(0)": lambda z: torch.clamp_min(z, 0),
+    "clamp_min(tensor)": lambda z: torch.clamp_min(z, zero(z)),
+    "clip": lambda z: z.clip(0, 1e9),
+    "leaky_relu": lambda z: F.leaky_relu(z, 0.0),
+    "prelu": lambda z: F.prelu(z, torch.zeros(3, dtype=z.dtype)),
+    "elu": lambda z: F.elu(z, alpha=0.0),
+    "threshold": lambda z: F.threshold(z, 0, 0),
+    "hardtanh": lambda z: F.hardtanh(z, 0, 1e9),
+}
+HIDDEN = {
+    "where": lambda z: torch.where(z > 0, z, 0.0),
+    "times a mask": lambda z: z * (z > 0),
+    "times a mask of numbers": lambda z: z * (z > 0).to(z),
+    "times a detached mask": lambda z: z * (z.detach() > 0),
+    "masked_fill": lambda z: z.masked_fill(z < 0, 0),
+    "assigned a number": assigned,
+    "assigned a tensor": assigned_a_tensor,
+    "index_put": lambda z: z.index_put((z < 0,), zero(z)),
+    "masked_scatter": lambda z: z.masked_scatter(z < 0, torch.zeros_like(z)),
+    "sign": lambda z: z * (z.sign() + 1) / 2,
+    "heaviside": lambda z: z * torch.heaviside(z, zero(z)),
+    "abs": lambda z: (z + z.abs()) / 2,
+    "stacked and the largest": lambda z: torch.stack([z, 0 * z]).amax(0),
+    "stacked and max": lambda z: torch.stack([z, 0 * z]).max(dim=0).values,
+    "maximum": lambda z: torch.maximum(z, zero(z)),
+    "maximum with 0 · z": lambda z: torch.maximum(z, z * 0),
+    "fmax": lambda z: torch.fmax(z, torch.zeros_like(z)),
+    "negated minimum": lambda z: -torch.minimum(-z, torch.zeros_like(z)),
+    "negated clamp": lambda z: -(-z).clamp(max=0),
+    "from numpy": lambda z: z * torch.from_numpy(z.detach().numpy() > 0),
+}
+
+
+def total(logits):
+    return logits.sum(dim=1)
+
+
+@pytest.mark.parametrize("cls", [GuidedBackprop, Deconvolution])
+@pytest.mark.parametrize("layer", [None, "first"])
+@pytest.mark.parametrize("spelling", KNOWN)
+def test_a_relu_is_known_by_what_it_does(spelling, layer, cls, x):
     x = x - 0.5
-    assert torch.equal(Rectified(rectify).double()(x), Rectified(torch.relu).double()(x))
-    with pytest.raises(ValueError, match=r"masks its activations|maximum with zero"):
-        GuidedBackprop(Rectified(rectify).double())(x, 0)
+    expected = cls(Rectified(torch.relu).double(), layer)(x, total)
+    assert expected.abs().max() > 0
+    assert not torch.equal(expected, Saliency(Rectified(torch.relu).double(), layer)(x, total))
+    assert torch.equal(cls(Rectified(KNOWN[spelling]).double(), layer)(x, total), expected)
+
+
+@pytest.mark.parametrize("cls", [GuidedBackprop, Deconvolution])
+@pytest.mark.parametrize("spelling", HIDDEN)
+def test_what_may_be_a_relu_is_refused_by_name(spelling, cls, x):
+    x = x - 0.5
+    torch.testing.assert_close(Rectified(HIDDEN[spelling]).double()(x), Rectified(torch.relu).double()(x))
+    with pytest.raises(ValueError, match=r"masks its activations|compares with zero|cannot tell whether .* is a ReLU"):
+        cls(Rectified(HIDDEN[spelling]).double())(x, 0)
+
+
+@pytest.mark.parametrize("rectify", [torch.tanh, F.silu, F.gelu, F.softplus, lambda z: z.clamp(-1, 1)])
+def test_another_activation_passes_the_gradient_as_it_is(rectify, x):
+    guided = GuidedBackprop(Rectified(rectify).double(), "second")(x - 0.5, total)
+    assert guided.abs().max() > 0
+    assert torch.equal(guided, Saliency(Rectified(rectify).double(), "second")(x - 0.5, total))
 
 
 def test_guided_backpropagation_lets_a_mask_pass_that_all_samples_share(x):
