@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CONSTRAINTS ?=
+INSTALL := -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 REFERENCE := lit_models lit_models.functional lit_models.network lit_models.batched datamodules interpretability \
 	interpretability.building_blocks interpretability.evaluation interpretability.images interpretability.zoo \
 	interpretability.page interpretability.drawing callbacks
@@ -50,12 +52,12 @@ tensorboard: $(VENV)/.installed  ## watch the runs
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python $(INSTALL) .
 	touch $@
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python $(INSTALL) '.[test]'
 	touch $@ $(VENV)/.installed
 
 clean:  ## remove the environment and caches, keep runs and data

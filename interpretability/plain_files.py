@@ -18,7 +18,9 @@ def load_plain(path: str | Path) -> Any:
     """
     try:
         _check_archive(Path(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_sizes(content, Path(path))
+        return content
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # a damaged or foreign file fails in many ways, none of them documented
@@ -37,6 +39,20 @@ def _check_archive(path: Path) -> None:
             raise ValueError("it says that it holds more bytes than it has")
         if changed := archive.testzip():  # torch does not look
             raise ValueError(f"bytes of {changed} have changed since it was written")
+
+
+def _check_sizes(content: Any, path: Path) -> None:
+    """Tensors hold no more bytes than the file: earlier versions of torch believe whatever size it names."""
+    storages, waiting, seen = {}, [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += [*value.values(), *value] if isinstance(value, dict) else value
+    if sum(storages.values()) > path.stat().st_size:
+        raise ValueError("storage has wrong byte size: it is larger than the file")
 
 
 def _reason(error: Exception) -> str:

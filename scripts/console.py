@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+import versions
+
 EXIT_DONE, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 2, 130, 143
 MAX_ERROR_LINES = 5
 LARGEST = 2**32 - 1  # the largest seed that NumPy accepts
@@ -105,8 +107,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run ``main`` and exit as every command line here does: 0 done, 2 a user's error, 130 Ctrl-C.
 
     A ValueError or OSError is taken for a user's error. Set ``BACKLIT_TRACEBACK=1`` to see where it
-    came from.
+    came from. Libraries outside the stated range are told first, in a line.
     """
+    if not {"-h", "--help"} & set(sys.argv):
+        versions.warn()
     try:
         code = main() or EXIT_DONE
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import gc
 import random
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_nothing_runs_in_sanity_checks_and_fast_dev_runs(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path, callback):
     (tmp_path / "figures").write_text("a file where the folder should be")
     trainer = quiet_trainer(tmp_path, callback, logger=(logger := OtherLogger()), max_epochs=2)
-    with pytest.warns() as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         trainer.fit(module := Classifier(), *loaders())
         trainer.test(module, DataLoader(blobs(20), batch_size=8), verbose=False)
     assert trainer.state.finished
