@@ -76,7 +76,8 @@ class EarlyStopping(Callback):
     ``warmup`` count checks, not epochs. However training ends (patience, ``max_epochs``, Ctrl-C), the module
     then holds the weights of the best check; checkpoints hold the last state, to resume from. Of several
     ranks the first one's value decides. A metric that the module logs in its own ``on_train_epoch_end``
-    comes after this callback: log it in ``training_step`` with ``on_epoch=True`` instead.
+    comes after this callback: log it in ``training_step`` with ``on_epoch=True`` instead. Before the Trainer's
+    ``min_epochs`` and ``min_steps`` are reached no check stops the training; the first one after decides anew.
 
     Args:
         monitor: key of a logged metric.
@@ -135,14 +136,21 @@ class EarlyStopping(Callback):
         return self._generate_state_key(monitor=self.monitor, mode=self.rule.mode)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train nothing where the resumed run had stopped already."""
+        """Forget the last weights of an earlier fit."""
         self._last_weights = None
-        if self.stop_reason is not None:
-            trainer.should_stop = True
-            rank_zero_info(
-                f"EarlyStopping: nothing to train, it had stopped in epoch {self.stopped_epoch}:"
-                f" {self.monitor}, {self.stop_reason}."
-            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train nothing if the resumed run had stopped already, unless it is now asked to train for longer."""
+        if self.stop_reason is None:
+            return
+        if not _may_end(trainer, epochs=trainer.current_epoch):
+            self.stop_reason = self.stopped_epoch = None
+            return
+        trainer.should_stop = True
+        rank_zero_info(
+            f"EarlyStopping: nothing to train, it had stopped in epoch {self.stopped_epoch}:"
+            f" {self.monitor}, {self.stop_reason}."
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check here where there is validation."""
@@ -204,7 +212,8 @@ class EarlyStopping(Callback):
         if is_best:
             self.best_epoch = trainer.current_epoch
             self._best_weights = copy_weights(pl_module) if self.restore_best else None
-        if reason is not None:
+        epochs = trainer.current_epoch + int(trainer.is_last_batch)
+        if reason is not None and _may_end(trainer, epochs):
             if self.stop_reason is None:
                 self._announce(trainer, value, reason)
             self.stop_reason = reason
@@ -233,6 +242,11 @@ class EarlyStopping(Callback):
     def _restore(self, pl_module: LightningModule) -> None:
         if self.restore_best and self._best_weights is not None:
             pl_module.load_state_dict(self._best_weights, strict=pl_module.strict_loading)
+
+
+def _may_end(trainer: Trainer, epochs: int) -> bool:
+    """Whether the Trainer's ``min_epochs`` and ``min_steps`` are reached once this many epochs are done."""
+    return epochs >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
 
 
 def copy_weights(pl_module: LightningModule) -> dict[str, Any]:

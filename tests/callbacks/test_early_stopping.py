@@ -97,6 +97,59 @@ def test_agrees_with_lightning(tmp_path, script, options):
     assert our_trainer.global_step == their_trainer.global_step
 
 
+BETTER = [1, 2, 2, 2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+WORSE = [1, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+LEAST = [
+    # script, trainer options, options, steps at our stop, steps at Lightning's
+    (BETTER, {"min_epochs": 8}, {"patience": 2}, 10, 8),  # Lightning: the verdict of epoch 3 is carried out after 8
+    (BETTER, {"min_steps": 8}, {"patience": 2}, 10, 8),
+    (BETTER, {"min_epochs": 3}, {"patience": 2}, 3, 3),
+    (BETTER, {"min_epochs": 4}, {"patience": 2}, 4, 4),
+    (BETTER, {"min_epochs": 5}, {"patience": 2}, 10, 5),
+    (WORSE, {"min_epochs": 8}, {"patience": 2}, 8, 8),
+    (WORSE, {"min_steps": 6}, {"patience": 2}, 6, 6),
+    (WORSE, {"min_epochs": 4, "min_steps": 6}, {"patience": 2}, 6, 6),
+    ([1, NAN, 0.9, 0.8, 0.7], {"min_epochs": 3}, {"patience": 9}, 5, 3),
+    ([1, 99, 0.9, 0.8, 0.7], {"min_epochs": 3}, {"patience": 9, "divergence_threshold": 50}, 5, 3),
+    ([1, 0.1, 3, 3, 3], {"min_epochs": 4}, {"patience": 9, "stopping_threshold": 0.5}, 5, 4),
+]
+
+
+@pytest.mark.parametrize(("script", "least", "options", "ours", "lightnings"), LEAST)
+def test_a_verdict_before_the_least_training_is_formed_anew(tmp_path, script, least, options, ours, lightnings):
+    _, our_trainer = fit(tmp_path, script, EarlyStopping(**options), **least)
+    _, their_trainer = fit(tmp_path, script, lightning_callbacks.EarlyStopping("val/loss", **options), **least)
+    assert (our_trainer.global_step, their_trainer.global_step) == (ours, lightnings)
+
+
+@pytest.mark.parametrize(
+    ("script", "stop"), [([1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2], 6), ([1, 2, 2, 2, 0.9, 0.8, 2, 2, 0.7, 2, 2, 2], 8)]
+)
+def test_checks_within_an_epoch_wait_for_the_least_epochs(tmp_path, script, stop):
+    options = {"val_check_interval": 0.5, "min_epochs": 3, "max_epochs": 6, "batches": 2}
+    _, trainer = fit(tmp_path, script, EarlyStopping(patience=2), **options)
+    assert trainer.global_step == stop
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 6, 7, 8])
+@pytest.mark.parametrize("script", [BETTER, WORSE])
+def test_a_run_resumed_before_the_least_training_decides_as_the_whole_one(tmp_path, script, cut):
+    options = {"min_epochs": 8}
+    whole, whole_trainer = fit(tmp_path, script, EarlyStopping(patience=2), **options)
+    checkpoint = last_checkpoint(tmp_path)
+    first = {"enable_checkpointing": True, "max_epochs": cut} | options
+    fit(tmp_path, script, EarlyStopping(patience=2), checkpoint, **first)
+    module, trainer = fit(tmp_path, script, EarlyStopping(patience=2), ckpt=tmp_path / "last.ckpt", **options)
+    assert (trainer.global_step, module.weight.item()) == (whole_trainer.global_step, whole.weight.item())
+
+
+def test_a_stopped_run_goes_on_where_it_is_asked_for_more_epochs(tmp_path):
+    fit(tmp_path, BETTER, EarlyStopping(patience=2), last_checkpoint(tmp_path), enable_checkpointing=True)
+    _, stopped = fit(tmp_path, BETTER, EarlyStopping(patience=2), ckpt=tmp_path / "last.ckpt")
+    _, longer = fit(tmp_path, BETTER, EarlyStopping(patience=2), ckpt=tmp_path / "last.ckpt", min_epochs=6)
+    assert (stopped.global_step, longer.global_step) == (3, 10)
+
+
 def test_training_metric_without_validation(tmp_path):
     module, trainer = fit(tmp_path, [3, 2, 4, 4, 4], EarlyStopping("train/loss", patience=2), monitor="train/loss")
     assert (trainer.global_step, module.weight.item()) == (4, 2)
