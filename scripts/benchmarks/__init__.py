@@ -1,1 +1,1 @@
-"""One file per benchmark case; each offers ``run(quick) -> Iterator[Result]`` and is found by its name."""
+"""One file per benchmark case; each offers ``run(quick, data_dir) -> Iterator[Result]`` and is found by its name."""

@@ -7,6 +7,7 @@ steps of a path in one batch, one occluded window in each.
 import statistics
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from captum import attr as captum
@@ -61,7 +62,7 @@ def methods(net: LitCNN) -> dict[str, tuple[Method, Method]]:
     }
 
 
-def run(quick: bool) -> Iterator[Result]:
+def run(quick: bool, data_dir: Path) -> Iterator[Result]:
     """A row for each method and batch size, then the geometric mean of all."""
     torch.manual_seed(0)
     net = LitCNN().eval()

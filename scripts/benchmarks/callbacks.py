@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,10 +53,10 @@ def training_seconds(data: MNISTDataModule, callbacks: tuple[Callback, ...], epo
         return fit_seconds(model, data, callbacks, default_root_dir=root, max_epochs=epochs, logger=False) / epochs
 
 
-def run(quick: bool) -> Iterator[Result]:
+def run(quick: bool, data_dir: Path) -> Iterator[Result]:
     """The layout, then epochs of MNIST with the callbacks against the same without."""
     yield from layouts(500 if quick else 2000)
-    data, epochs = recipe_data(), 1 if quick else 3
+    data, epochs = recipe_data(data_dir), 1 if quick else 3
     for name, make in {
         "an epoch of mnist with TSNELogger": lambda: (TSNELogger(layer=[None, "features"]),),
         "an epoch of mnist with SaliencySnapshots": lambda: (SaliencySnapshots(),),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
@@ -31,9 +32,9 @@ class ImageByImage(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.images[index].numpy(), mode="L")), int(self.labels[index])
 
 
-def epoch(name: str, augment: RandomAffine | None, transform: list, quick: bool) -> Result:
+def epoch(name: str, augment: RandomAffine | None, transform: list, quick: bool, data_dir: Path) -> Result:
     """One epoch of float images, as a training loop gets them, from one process each."""
-    data = recipe_data()
+    data = recipe_data(data_dir)
     loader = data.train_dataloader()
     limit = 4 if quick else len(loader)
     images = ImageByImage(data.splits["train"], transforms.Compose([*transform, transforms.ToTensor()]))
@@ -53,9 +54,9 @@ def epoch(name: str, augment: RandomAffine | None, transform: list, quick: bool)
     return compare(name, ours, peer, peer_name=peer_name, bound=1 / SPEEDUP, repeats=repeats, warmup=0)
 
 
-def run(quick: bool) -> Iterator[Result]:
+def run(quick: bool, data_dir: Path) -> Iterator[Result]:
     """Plain batches, then randomly distorted ones."""
-    yield epoch("an epoch of batches", None, [], quick)
+    yield epoch("an epoch of batches", None, [], quick, data_dir)
     degrees, shift, size, shear = AFFINE.values()
     affine = transforms.RandomAffine(degrees, (shift, shift), (1 - size, 1 + size), shear)
-    yield epoch("an epoch of batches, random affine", RandomAffine(**AFFINE), [affine], quick)
+    yield epoch("an epoch of batches, random affine", RandomAffine(**AFFINE), [affine], quick, data_dir)

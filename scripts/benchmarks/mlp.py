@@ -10,6 +10,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
@@ -181,7 +182,7 @@ def many(quick: bool) -> Result:
     )
 
 
-def run(quick: bool) -> Iterator[Result]:
+def run(quick: bool, data_dir: Path) -> Iterator[Result]:
     """Every row of the multilayer perceptron."""
     with quiet():
         yield from toy(quick)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from captum.attr import LRP as CaptumLRP
@@ -50,7 +51,7 @@ def captum_lrp(model: nn.Module, x: Tensor, target: int, rule: type) -> Tensor:
     return CaptumLRP(model).attribute(x, target=target)
 
 
-def run(quick: bool) -> Iterator[Result]:
+def run(quick: bool, data_dir: Path) -> Iterator[Result]:
     """Every method on both networks, at batches of 1 and 16."""
     torch.manual_seed(0)
     networks = {"28×28": digits, "112×112": photos}
