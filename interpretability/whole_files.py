@@ -15,8 +15,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     No two writers share one; it is hidden and ends in ``.partial``, so a writer that goes by a name's ending needs to
     be told the format. The folder has to be there. Where the block or the renaming fails an earlier ``path`` stays as
-    it was; an OSError that names no file, as a full disk's, names ``path``.
+    it was; an OSError that names no file, as a full disk's, names ``path``. A symbolic link stays one: the file that
+    it leads to is replaced.
     """
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name[:SHOWN]}.{secrets.token_hex(8)}.partial")
     try:
         yield partial

@@ -23,14 +23,23 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
 
 def per_stage(convs: int | Sequence[int], channels: Sequence[int]) -> Sequence[int]:
     """The convolutions of each stage, where one number stands for all; ValueError where there are more or fewer."""
-    counts = [convs] * len(channels) if isinstance(convs, int) else list(convs or [])
+    counts = [convs] * len(channels) if isinstance(convs, int) else list(convs)
     if len(counts) != len(channels):
         raise ValueError(f"convs_per_stage must be one number or one for each of {len(channels)} stages, got {convs}")
     return counts
 
 
+def check_whole(name: str, value: Any) -> None:
+    """Raise ValueError, naming the option, unless ``value`` is an integer or holds nothing but integers."""
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        raise ValueError(f"{name} must be whole numbers, got {value!r}")
+
+
 def check_options(h: Any) -> None:
     """Raise ValueError, naming the option, where the arguments of ``LitCNN`` are out of range."""
+    for name in ("input_shape", "num_outputs", "channels", "kernel_size", "convs_per_stage", "hidden"):
+        check_whole(name, h[name])
     check_range("dropout", h.dropout, 0, 1)
     check_range("stage_dropout", h.stage_dropout, 0, 1)
     check_range("label_smoothing", h.label_smoothing, 0, 1)

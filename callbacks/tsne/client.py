@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 POLL_SECONDS = 0.05
 STARTUP_SECONDS = 60.0
+MOMENT_SECONDS = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -103,12 +105,20 @@ class Worker:
         self.jobs = [job for job in self.jobs if job not in done]
         return done
 
-    def wait(self) -> None:
-        """Until all jobs are done, the process has died, or each has used up its budget."""
-        deadline = time.monotonic() + STARTUP_SECONDS + self.time_budget * len(self.jobs)
-        while any(not job.done for job in self.jobs) and time.monotonic() < deadline:
+    def wait(self, tell: Callable[[int], None] = lambda waiting: None) -> None:
+        """Until all jobs are done, the process has died, or each has used up its budget.
+
+        ``tell`` is given the number of jobs left, once, if the wait takes longer than a moment.
+        """
+        start = time.monotonic()
+        deadline = start + STARTUP_SECONDS + self.time_budget * len(self.jobs)
+        told = False
+        while (waiting := sum(not job.done for job in self.jobs)) and time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 return
+            if not told and time.monotonic() - start > MOMENT_SECONDS:
+                tell(waiting)
+                told = True
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
@@ -184,7 +185,7 @@ class TSNELogger(PictureCallback):
                 job.discard()
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._worker.wait()
+        self._worker.wait(_tell)
         self._collect(trainer, pl_module)
 
     def _log(self, trainer: Trainer, job: Job) -> None:
@@ -236,11 +237,15 @@ class TSNELogger(PictureCallback):
                 if len(paths) > 1:
                     frames = [(f"{name}, epoch {int(path.stem.split('_')[1])}", str(path)) for path in paths]
                     self._worker.submit({"kind": "animation", "frames": frames}, target=directory / f"{name}.gif")
-            self._worker.wait()
+            self._worker.wait(lambda waiting: rank_zero_info("TSNELogger: waiting for the animations"))
             for job in self._worker.finished():
                 if job.error is not None:
                     raise RuntimeError(f"no animation: {job.error}")
                 copy_file(job.folder / "animation.gif", job.context["target"])
+
+
+def _tell(waiting: int) -> None:
+    rank_zero_info(f"TSNELogger: waiting for {waiting} t-SNE layout{'s' if waiting > 1 else ''} still being computed")
 
 
 def read_features(

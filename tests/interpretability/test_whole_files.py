@@ -2,6 +2,7 @@ import errno
 import os
 import stat
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,16 @@ def test_a_name_as_long_as_the_file_system_allows(tmp_path, letter):
     with whole_file(path) as partial:
         partial.write_text("new")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_a_link(tmp_path, there):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
+    if there:
+        target.write_text("old")
+    link.symlink_to(Path("elsewhere") / "target")
+    with whole_file(link) as partial:
+        partial.write_text("new")
+    assert link.is_symlink() and target.read_text() == "new"
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["target"]

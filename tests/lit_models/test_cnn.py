@@ -95,7 +95,7 @@ def test_any_image_shape_that_can_be_halved(shape):
         ({"dropout": float("nan")}, "dropout must be in"),
         ({"stage_dropout": 1.0}, "stage_dropout must be in"),
         ({"downsampling": "stride"}, "unknown downsampling 'stride'; there are: pool, convolution"),
-        ({"convs_per_stage": None}, "one for each of 2 stages"),
+        ({"convs_per_stage": None}, "convs_per_stage must be whole numbers"),
         ({"convs_per_stage": [1, 2, 3]}, "one for each of 2 stages"),
         ({"convs_per_stage": [1, 0]}, "convs_per_stage must be in"),
         ({"learning_rate": -1.0}, "learning_rate must be in"),
@@ -149,3 +149,10 @@ def test_shuffled_labels_bring_accuracy_to_chance(shuffled, low, high):
     fit.fit(model, data)
     (result,) = fit.test(model, data, verbose=False)
     assert low <= result["test/accuracy"] <= high
+
+
+@pytest.mark.parametrize("name", ["num_outputs", "channels", "kernel_size", "convs_per_stage", "hidden"])
+@pytest.mark.parametrize("value", [1.5, "3", True, [2, 1.5]])
+def test_sizes_that_are_no_whole_numbers_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be whole numbers"):
+        LitCNN(**{name: value})
