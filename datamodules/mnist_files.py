@@ -59,6 +59,14 @@ def ensure_files(data_dir: str | Path, mirrors: Sequence[str] = tuple(MNIST.mirr
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataFileError(
+            f"MNIST is not in {folder}, and nothing can be written there ({error.strerror});\n"
+            "name another folder above MNIST/raw with --data.data_dir"
+        ) from error
+    try:
         with FileLock(folder / ".download.lock"):
             for name in CHECKSUMS:
                 if not (folder / name).exists():

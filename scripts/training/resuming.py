@@ -1,10 +1,53 @@
-"""Whether a resumed run can go on to the length that it is now given."""
+"""Whether a resumed run can go on with the settings, and to the length, that it is now given."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from console import UserError
+from console import UserError, shorten
+
+ANOTHER_RUN = ("model.class_path", "data.class_path", "model.init_args.optimizer")  # state of one does not fit another
+WITHIN_AN_EPOCH = (
+    "seed_everything",
+    "data.",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accumulate_grad_batches",
+)
+
+
+def changed_settings(before: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted option → (its value in the run, its value now), for every option that differs."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in dict.fromkeys([*before, *now]):
+            found |= changed_settings(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+        return found
+    return {} if before == now else {name: (before, now)}
+
+
+def check_changes(changed: Mapping[str, tuple[Any, Any]], checkpoint: Mapping[str, Any]) -> str | None:
+    """One line that lists the changed settings, or None where there are none.
+
+    Raises:
+        UserError: a setting under which the checkpoint cannot be continued: another model, data or optimiser; or,
+            where it lies within an epoch, anything that decides which batches the rest of that epoch holds.
+    """
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    refused = {name: "a run cannot go on with another" for name in changed if name in ANOTHER_RUN}
+    if epochs["ready"] > epochs["processed"]:
+        reason = "the run stopped within an epoch, whose other batches this would change"
+        refused |= {name: reason for name in changed if name.startswith(WITHIN_AN_EPOCH)}
+    for name, reason in refused.items():
+        raise UserError(f"--{_change(name, changed[name])}: {reason}; leave it as it was, or start a new run")
+    changes = ", ".join(_change(*item) for item in changed.items())
+    return f"resuming with changed settings: {changes}" if changes else None
+
+
+def _change(name: str, values: tuple[Any, Any]) -> str:
+    before, now = (shorten(str(value), 60) for value in values)
+    return f"{name.replace('.init_args', '')} {before} → {now}"
 
 
 def planned_steps(scheduler: dict[str, Any]) -> int | None:
@@ -31,6 +74,11 @@ class CheckLength(Callback):
         if asked is not None and 0 <= asked < epochs["ready"]:
             raise UserError(
                 f"--trainer.max_epochs={asked}: the run that is resumed has begun {epochs['ready']} epochs already"
+            )
+        if 0 <= trainer.max_steps < checkpoint["global_step"]:
+            raise UserError(
+                f"--trainer.max_steps={trainer.max_steps}: the run that is resumed has done"
+                f" {checkpoint['global_step']} steps already"
             )
         self._epochs = epochs["processed"]
         cut_short = epochs["ready"] > epochs["processed"]

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 import signal
 import threading
 import time
@@ -18,13 +19,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import tensorboard_command
 from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, shorten
-from training.arguments import Arguments
-from training.cli import BacklitCLI
+from training.arguments import Arguments, config_beside
+from training.cli import BacklitCLI, from_yaml, settings_in
 from training.interrupts import Interrupted, StopWhenAsked, sigterm_as_interrupt
 from training.messages import condense
 from training.results import log_hyperparameters, results_table
-from training.resuming import CheckLength
-from training.run_directory import check_fits
+from training.resuming import CheckLength, changed_settings, check_changes
+from training.run_directory import check_fits, read_checkpoint
 
 # said by libraries about themselves, nothing that a user of this program could act on
 NOISE = (
@@ -41,10 +42,12 @@ NOISE = (
 
 
 def quiet_libraries() -> None:
-    """Keep Lightning's advertisements and its advice about loader processes off the terminal."""
+    """Keep off the terminal what Lightning says of itself, of loader processes and of devices that are not there."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
+    said = re.compile("💡|Seed set to|GPU available: False|TPU available: False")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(lambda record: not said.search(record.getMessage()))
     threading.excepthook = told_where_it_matters
 
 
@@ -80,6 +83,7 @@ def train(arguments: Arguments, started: float) -> int | None:
     """Fit, test the best checkpoint, print the results; the exit code of an interrupted run otherwise."""
     cli = build(arguments)
     if arguments.resume:
+        tell_what_changed(cli)
         check_fits(arguments.resume, cli.model)
         # not before the checkpoint is restored: changed settings that are refused must not replace those that worked
         cli.trainer.callbacks += [CheckLength(), LambdaCallback(on_train_start=lambda *_: cli.save_config())]
@@ -107,11 +111,46 @@ def fit_and_test(cli: BacklitCLI) -> tuple[dict[str, float], float]:
     """Train, or go on training, and test the best checkpoint; the metrics, and the seconds of training."""
     with user_errors():
         start = time.monotonic()
-        with told_by_name(cli):
+        with told_by_name(cli), no_trace_of_a_refusal(cli):
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.arguments.resume, weights_only=True)
         seconds = time.monotonic() - start
         metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
         return metrics | run_test_stage(cli, best_checkpoint(cli)), seconds
+
+
+def tell_what_changed(cli: BacklitCLI) -> None:
+    """Say in a line which settings are not those of the run that is resumed, and that its table is gone."""
+    assert cli.arguments.resume is not None and cli.folder is not None
+    checkpoint = read_checkpoint(cli.arguments.resume)
+    now = from_yaml(cli.parser.dump(cli.config, skip_none=False), "the command line")
+    line = check_changes(changed_settings(settings_in(config_beside(cli.arguments.resume)), now), checkpoint)
+    if not cli.trainer.is_global_zero:
+        return
+    if line is not None:
+        print(line)
+    table = cli.folder / "metrics.csv"
+    if not table.exists():
+        print(f"{table} is gone: a new one begins at step {checkpoint['global_step']}")
+
+
+def has_begun(cli: BacklitCLI) -> bool:
+    """Whether training has begun, with everything restored that there was to restore."""
+    return any(isinstance(callback, StopWhenAsked) and callback.began for callback in cli.trainer.callbacks)
+
+
+@contextmanager
+def no_trace_of_a_refusal(cli: BacklitCLI) -> Iterator[None]:
+    """Take away the empty event file that Lightning opens before a resume is refused."""
+    before = set(cli.folder.glob("events.*")) if cli.folder else set()
+    try:
+        yield
+    except Exception:
+        if cli.folder and cli.arguments.resume and not has_begun(cli) and cli.trainer.is_global_zero:
+            for logger in cli.trainer.loggers:
+                logger.finalize("failed")
+            for path in set(cli.folder.glob("events.*")) - before:
+                path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -120,8 +159,7 @@ def told_by_name(cli: BacklitCLI) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        began = any(isinstance(callback, StopWhenAsked) and callback.began for callback in cli.trainer.callbacks)
-        if began or cli.arguments.resume is None or isinstance(error, (UserError, OSError)):
+        if has_begun(cli) or cli.arguments.resume is None or isinstance(error, (UserError, OSError)):
             raise
         reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
         raise UserError(f"{cli.arguments.resume} does not fit this run or is damaged ({reason})") from error

@@ -191,3 +191,10 @@ def test_what_a_checkpoint_stores_of_it_is_plain_data(tmp_path):
     module = MNISTDataModule(tmp_path)
     torch.save(dict(module.hparams), tmp_path / "hparams.pt")
     assert torch.load(tmp_path / "hparams.pt", weights_only=True)["data_dir"] == str(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_two_lines(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DataFileError, match="nothing can be written there") as error:
+        MNISTDataModule(data_dir=tmp_path / "file").prepare_data()
+    assert len(str(error.value).splitlines()) == 2
