@@ -45,8 +45,9 @@ def condense(message: str, options: Iterable[str] = ()) -> str:
         return str(_unknown_option(unknown[1].split("=")[0], options))
     if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         return str(nearest(f"--{unknown[1]}.{unknown[2]}", options, "option"))
-    if "arguments are required" in message:
-        missing = message.rpartition(": ")[2]
+    required = re.search(r"Option '([\w.]+)' is required", message)  # how some versions of jsonargparse say it
+    if required or "arguments are required" in message:
+        missing = required[1] if required else message.rpartition(": ")[2]
         return f"nothing says which {missing} to use; give --{missing}, or a configuration file that holds '{missing}:'"
     if unknown := re.search(r"accelerator='(\w*)'`. Available names are: ([\w, ]+)", message):
         return str(nearest(unknown[1], [*unknown[2].split(", "), "gpu"], "accelerator"))
