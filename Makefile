@@ -6,7 +6,7 @@ ARGS ?=
 CONSTRAINTS ?=
 INSTALL := -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 REFERENCE := lit_models lit_models.functional lit_models.network lit_models.batched datamodules interpretability \
-	interpretability.building_blocks interpretability.evaluation interpretability.images interpretability.zoo \
+	interpretability.building_blocks interpretability.evaluation interpretability.images interpretability.loading \
 	interpretability.page interpretability.drawing callbacks
 
 .PHONY: help exercise reference train test test-all faults lint bench regression tune tensorboard clean

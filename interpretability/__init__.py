@@ -21,6 +21,7 @@ from interpretability.attribution import (
     VarGrad,
 )
 from interpretability.gradients import input_gradient, layer_gradient
+from interpretability.loading import LoadedModel, load_model
 from interpretability.pixel_model import PixelModel
 from interpretability.visualization import channel, direction, diversity, logit, neuron, odds, visualize
 
@@ -37,6 +38,7 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "LayerConductance",
+    "LoadedModel",
     "Occlusion",
     "PixelModel",
     "Saliency",
@@ -50,6 +52,7 @@ __all__ = [
     "fgsm",
     "input_gradient",
     "layer_gradient",
+    "load_model",
     "logit",
     "measure_noise",
     "neuron",

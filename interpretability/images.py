@@ -1,12 +1,14 @@
 """Image files as tensors, read as a person would expect."""
 
 import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")  # others start programs (EPS) or are rarely looked after
@@ -18,19 +20,61 @@ MIN_CONTRAST = 0.1  # between the darkest and the brightest pixel
 DIGIT_SIZE, DIGIT_BOX = 28, 20  # MNIST: the ink fits a 20×20 box, its centre of mass in the middle of 28×28
 
 
+@dataclass(frozen=True)
+class ImageReader:
+    """Reads an image file as a network wants it: resized, the middle cropped, (channels, *size) in [0, 1].
+
+    EXIF orientation is applied, transparency stands over white.
+
+    Args:
+        size: height and width of the result.
+        resize: height and width that the image is resized to cover before the crop; None for ``size``.
+        squash: resize to exactly ``resize`` and change the proportions, instead of cropping what overhangs.
+        interpolation: of the resizing.
+        channels: 3 for colour, 1 for grey.
+    """
+
+    size: tuple[int, int]
+    resize: tuple[int, int] | None = None
+    squash: bool = False
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    channels: int = 3
+
+    def __call__(self, path: str | Path) -> Tensor:
+        """The image in the file ``path``.
+
+        Raises:
+            OSError: no such file.
+            ValueError: not an image, a damaged one, or one that unpacks to more than 89 million pixels.
+        """
+        height, width = self.resize or self.size
+        image = _centre(read_image(path).convert("RGB" if self.channels == 3 else "L"))
+        if self.squash:
+            target = [height, width]
+        elif height == width:
+            target = [height]  # of the shorter side
+        else:
+            scale = max(height / image.height, width / image.width)
+            target = [max(height, round(image.height * scale)), max(width, round(image.width * scale))]
+        image = transforms.resize(image, target, self.interpolation)
+        return transforms.pil_to_tensor(transforms.center_crop(image, list(self.size))).float() / 255
+
+    def resized(self, size: tuple[int, int]) -> "ImageReader":
+        """The same for another ``size``, with as much cropped away."""
+        if self.resize is None:
+            return replace(self, size=size)
+        rows, columns = (round(new * r / old) for new, r, old in zip(size, self.resize, self.size))
+        return replace(self, size=size, resize=(rows, columns))
+
+
 def load_image(path: str | Path, size: int = 224, resize: int | None = None) -> Tensor:
     """An image file for an ImageNet network: (3, size, size) in [0, 1].
 
-    EXIF orientation applied, transparency over white, the shorter side resized to ``resize`` (default:
-    256/224 of ``size``) and the middle cropped, as torchvision's own preset does.
-
-    Raises:
-        OSError: no such file.
-        ValueError: not an image, a damaged one, or one that unpacks to more than 89 million pixels.
+    The shorter side is resized to ``resize`` (default: 256/224 of ``size``) and the middle cropped, as torchvision's
+    own preset does. Raises as :class:`ImageReader` does.
     """
-    image = _centre(read_image(path).convert("RGB"))
-    image = transforms.resize(image, [resize or round(size * 256 / 224)])
-    return transforms.pil_to_tensor(transforms.center_crop(image, [size])).float() / 255
+    shorter = resize or round(size * 256 / 224)
+    return ImageReader((size, size), (shorter, shorter))(path)
 
 
 def load_digit(path: str | Path) -> Tensor:
@@ -38,7 +82,7 @@ def load_digit(path: str | Path) -> Tensor:
 
     The ink is told from the paper by Otsu's threshold (the border is paper; where its light is too uneven for
     one threshold, it is evened out first), cropped, scaled into a 20×20 box and centred by its mass.
-    Raises as :func:`load_image` does, and ValueError where no ink stands out.
+    Raises as :class:`ImageReader` does, and ValueError where no ink stands out.
     """
     image = read_image(path).convert("L")
     image = image.reduce(max(1, min(image.size) // WIDE_ENOUGH))  # a photo's further pixels only cost memory

@@ -14,7 +14,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {what} {name!r}; {hint}valid: {listing(names)}")
 
 
-def listing(names: Iterable[str]) -> str:
-    """``names`` separated by commas, cut to a line's length."""
+def listing(names: Iterable[str], shown: int = SHOWN) -> str:
+    """``names`` separated by commas, cut to ``shown`` characters."""
     text = ", ".join(names)
-    return text if len(text) <= SHOWN else text[:SHOWN].rsplit(",", 1)[0] + ", …"
+    return text if len(text) <= shown else text[:shown].rsplit(",", 1)[0] + ", …"

@@ -1,9 +1,12 @@
 """A model from elsewhere made to take pixels in [0, 1]."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from interpretability.outputs import logits_of
 
 
 class Normalize(nn.Module):
@@ -31,22 +34,37 @@ class Normalize(nn.Module):
 
 
 class PixelModel(nn.Module):
-    """``model`` behind its own normalisation: pixels (N, C, H, W) in [0, 1] in, logits out.
+    """``model`` behind its own normalisation: pixels (N, C, H, W) in [0, 1] in, logits (N, K) out.
 
     The layers of ``model`` keep the names it knows them by: ``layer="features.12"`` works on the wrapped
     model too. The normalisation is the layer ``normalize``.
 
     Args:
         model: a classifier that wants normalised images.
-        mean: of each channel, in pixel units.
-        std: of each channel, in pixel units.
+        mean: of each channel, in pixel units; None where the model takes pixels as they are.
+        std: of each channel, in pixel units; None likewise.
+        output: makes logits (N, K) of what ``model`` returns; by default
+            :func:`~interpretability.outputs.logits_of`, which knows tuples, mappings and single logits.
     """
 
-    def __init__(self, model: nn.Module, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor):
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: Sequence[float] | Tensor | None = None,
+        std: Sequence[float] | Tensor | None = None,
+        output: Callable[[Any], Tensor] | None = None,
+    ):
         super().__init__()
-        self.normalize = Normalize(mean, std)
+        plain = mean is None and std is None
+        if not plain:
+            mean = torch.zeros(len(std)) if mean is None else mean  # type: ignore[arg-type]
+            std = torch.ones(len(mean)) if std is None else std
+        self.normalize = nn.Identity() if plain else Normalize(mean, std)  # type: ignore[arg-type]
         self.model = model
+        self.output = output or logits_of
+        if plain and output is None and callable(getattr(model, "input_gradient", None)):
+            self.input_gradient = model.input_gradient  # a model with its own formulas is asked for them here too
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1] -> logits."""
-        return self.model(self.normalize(x))
+        return self.output(self.model(self.normalize(x)))

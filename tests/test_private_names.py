@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -68,8 +67,6 @@ PRIVATE: dict[str, tuple[Callable[[], object], str]] = {
     "_should_check_val_fx": (lambda: trainer().fit_loop.epoch_loop, "as _data_fetcher"),
     "_trial_id": (trial, "heartbeats of a trial that another process runs"),
     "_BatchNorm": (lambda: torch.nn.modules.batchnorm, "every batch norm, also synchronised and lazy ones"),
-    "_meta": (lambda: importlib.import_module("torchvision.models._meta") and torchvision.models, "class names"),
-    "_IMAGENET_CATEGORIES": (lambda: importlib.import_module("torchvision.models._meta"), "as _meta"),
     "_utils": (lambda: importlib.import_module("captum.attr"), "the peer's LRP rules in the benchmark"),
     "_option_string_actions": (parser, "the nearest option to one that is unknown"),
 }

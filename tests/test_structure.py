@@ -15,7 +15,7 @@ PACKAGES = {"lit_models", "datamodules", "interpretability", "callbacks"}
 MAY_IMPORT = {
     "lit_models": {"lightning", "torchmetrics"},
     "datamodules": {"lightning", "torchvision", "sklearn", "filelock"},
-    "interpretability": {"torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "tqdm", "scipy"},
+    "interpretability": {"torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "tqdm", "scipy", "safetensors"},
     "callbacks": {
         "interpretability",
         "lightning",

@@ -22,13 +22,13 @@ def tsne(work: Workspace) -> dict[str, Any]:
 
     from callbacks.tsne.layout import NEIGHBOURS, embed, knn_accuracy, reduce
     from datamodules import MNISTDataModule
-    from explaining.inputs import load_checkpoint
+    from interpretability import load_model
     from lit_models import LitCNN
 
     data = MNISTDataModule(work.data_dir)
     parts = [data.probe_batch(split, EACH) for split in ("train", "test")]
     images, labels = (torch.cat(both) for both in zip(*parts))
-    trained = load_checkpoint(work.run_folder("mnist") / "checkpoints" / "best.ckpt")
+    trained = load_model(str(work.run_folder("mnist"))).model.model
     torch.manual_seed(0)
     untrained = LitCNN(**dict(trained.hparams)).eval()
     with torch.no_grad():

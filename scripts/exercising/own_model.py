@@ -16,8 +16,7 @@ def own(work: Workspace) -> dict[str, Any]:
     import torch
 
     from datamodules import MNISTDataModule
-    from explaining.inputs import load_checkpoint
-    from interpretability import IntegratedGradients
+    from interpretability import IntegratedGradients, load_model
     from interpretability.building_blocks import against
     from interpretability.drawing import draw_maps
 
@@ -25,7 +24,7 @@ def own(work: Workspace) -> dict[str, Any]:
     shown = "python scripts/explain.py features --model runs/mnist/VERSION"
     work.command("explain.py", "features", "--model", run, "--output", output, shown=shown)
     work.picture("task5-classes.png", output / "classes.png")
-    model = load_checkpoint(run / "checkpoints" / "best.ckpt")
+    model = load_model(str(run)).model
     data = MNISTDataModule(work.data_dir)
     images, labels = data.probe_batch("test", 10_000)
     with torch.no_grad():

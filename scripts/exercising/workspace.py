@@ -83,12 +83,11 @@ class Workspace:
         import torch
 
         from explaining.inputs import Inputs
-        from interpretability import images, zoo
+        from interpretability import load_model
 
-        model, class_names = zoo.load_torchvision(PHOTO_MODEL, self.weights)
-        resize, size = zoo.image_sizes(PHOTO_MODEL)
-        x = torch.stack([images.load_image(self.photo(name), size, resize) for name in names])
-        return Inputs(model, x, list(names), class_names)
+        loaded = load_model(PHOTO_MODEL, self.weights)
+        x = torch.stack([loaded.read(self.photo(name)) for name in names])
+        return Inputs(loaded.model, x, list(names), loaded.class_names)
 
     def run_folder(self, experiment: str) -> Path:
         """The newest finished run of an experiment; UserError where there is none."""

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
         table,
         write_csv,
     )
+    from interpretability.loading import checkpoint_of
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     given = inputs.load(args)
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> None:
     print(table(found))
     args.output.mkdir(parents=True, exist_ok=True)
     write_csv(found, args.output / "evaluation.csv")
-    title = f"{args.model if inputs.checkpoint_path(args.model) is None else type(given.model).__name__}"
-    title += f", {len(given.images)} image{'s' * (len(given.images) > 1)}"
+    called = args.model if checkpoint_of(args.model) is None else type(given.model.model).__name__
+    title = f"{called}, {len(given.images)} image{'s' * (len(given.images) > 1)}"
     image = given.images[0].permute(1, 2, 0).squeeze(-1).numpy()
     pictures = {
         "measures": measures_figure(found, title, RANDOM),

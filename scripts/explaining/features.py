@@ -18,22 +18,19 @@ FEW_CLASSES = 20  # a model with no more shows all of them when none is named
 FIRST_CHANNELS = 12
 IMAGES_AT_ONCE = 16
 FRESH_VIEWS = 10
-LARGEST_SIDE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this subcommand."""
-    parser.add_argument("--model", required=True, help="a torchvision name, or a checkpoint (or run folder) of ours")
-    parser.add_argument("--weights", help="for a torchvision name: weights by name, such as DEFAULT, or a local file")
+    inputs.add_model_arguments(parser.add_argument_group("model"))
     what = parser.add_argument_group("what to visualise")
-    what.add_argument("--class", dest="classes", action="append", help="class index or name; may be repeated")
+    what.add_argument("--class", dest="targets", action="append", help="class index or name; may be repeated")
     what.add_argument("--layer", help="a dotted module name, whose channels to show")
     what.add_argument("--channel", type=int, action="append", help="of --layer; may be repeated (default: the first)")
     what.add_argument("--neuron", action="store_true", help="the unit at the centre instead of the whole channel")
     what.add_argument("--images", type=int, default=1, help="images of each")
     what.add_argument("--diversity", type=float, default=0.0, help="how strongly these are to differ; needs --layer")
     how = parser.add_argument_group("how")
-    how.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own)")
     how.add_argument("--steps", type=int, default=256, help="steps of gradient ascent")
     how.add_argument("--parameterization", default="fourier", help="fourier or pixel")
     for name in recipes.PENALTIES:
@@ -64,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         images = visualise(args, given, objectives, recipe, args.images)
         titles = [label for label in labels for _ in range(args.images)]
         figure = draw_features(images, titles)
-        if args.classes or not args.layer:
+        if args.targets or not args.layer:
             print_recognised(given, images, titles)
     stem = args.output / ("ablation" if args.ablation else args.layer or "classes")
     print(save_figure(figure, Path(f"{stem}.png")))
@@ -75,36 +72,15 @@ def load(args: argparse.Namespace) -> inputs.Inputs:
     """The model, with a grey image of the shape of what to make in place of photos."""
     import torch
 
-    from interpretability import zoo
-
-    checkpoint = inputs.checkpoint_path(args.model)
-    if checkpoint is None:
-        model, names = zoo.load_torchvision(args.model, args.weights)
-        channels, side = 3, zoo.image_sizes(args.model)[1]
-    else:
-        model = inputs.load_checkpoint(checkpoint)
-        names = [str(digit) for digit in range(model.hparams["num_outputs"])]
-        expected = tuple(model.hparams["input_shape"])
-        if len(expected) != 3:
-            raise console.UserError(f"{checkpoint}: takes inputs of shape {expected}, not images (C, H, W)")
-        channels, side = expected[0], expected[1]
-    for option in ("size", "steps", "images"):
+    for option in ("steps", "images"):
         value = getattr(args, option)
         if value is not None and value < 1:
             raise console.UserError(f"--{option} must be at least 1; got {value}")
     for option in (*recipes.PENALTIES, "diversity"):
         if not math.isfinite(getattr(args, option) or 0.0):
             raise console.UserError(f"--{option.replace('_', '-')} must be a finite number")
-    if args.size is not None and args.size > LARGEST_SIDE:
-        raise console.UserError(f"--size must be at most {LARGEST_SIDE}; got {args.size}")
-    side = args.size or side
-    given = inputs.Inputs(model, torch.full((1, channels, side, side), 0.5), ["grey"], names)
-    try:
-        given.logits(given.images)
-    except RuntimeError as error:  # of a size that the layers cannot take
-        reason = console.shorten(str(error).splitlines()[0], 100)
-        raise console.UserError(f"--size: the model takes no images of {side} × {side} pixels ({reason})") from None
-    return given
+    loaded = inputs.load_named(args)
+    return inputs.Inputs(loaded.model, torch.full((1, *loaded.input_shape), 0.5), ["grey"], loaded.class_names)
 
 
 def choose(args: argparse.Namespace, given: inputs.Inputs) -> tuple[list[str], list["Objective"]]:
@@ -115,12 +91,12 @@ def choose(args: argparse.Namespace, given: inputs.Inputs) -> tuple[list[str], l
     if args.layer is None:
         if args.channel or args.neuron or args.diversity:
             raise console.UserError("--channel, --neuron and --diversity are about a layer: name it with --layer")
-        names = args.classes or _all_classes(given)
+        names = args.targets or _all_classes(given)
         of_class = odds if given.images.shape[1] == 1 else logit
         indices = given.targets(names)
         return [given.label(index) for index in indices], [of_class(index) for index in indices]
-    if args.classes:
-        indices = given.targets(args.classes)
+    if args.targets:
+        indices = given.targets(args.targets)
         objectives, labels = [logit(index) for index in indices], [given.label(index) for index in indices]
     else:
         here = forward_to(given.model, args.layer, given.images).shape[1]

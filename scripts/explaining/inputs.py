@@ -12,11 +12,13 @@ import console
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from interpretability.loading import LoadedModel
+
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 SPLITS = ("test", "val", "train")
 BATCH_ROWS = 16
 LONGEST_NAME = 150  # bytes, of the 255 that a file's name may have
-CHECKPOINT_KEYS = ("state_dict", "hyper_parameters")
+LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,26 @@ class Inputs:
             return torch.cat([self.model(rows) for rows in images.split(BATCH_ROWS)])
 
 
+def add_model_arguments(group: "argparse._ArgumentGroup") -> None:
+    """The options that choose a model."""
+    kinds = "a torchvision name, timm:NAME, transformers:NAME, package.module:name, or a run's folder or checkpoint"
+    group.add_argument("--model", required=True, help=kinds)
+    group.add_argument("--weights", help="a file (state dict, Lightning checkpoint, safetensors), or DEFAULT")
+    arguments = "keyword arguments of what makes the model, as YAML: '{num_classes: 5}'"
+    group.add_argument("--model-args", metavar="YAML", help=arguments)
+    for name in ("mean", "std"):
+        text = f"{name} of the channels that the model expects, such as 0.5 or 0.5,0.4,0.4 (default: its own)"
+        group.add_argument(f"--{name}", type=numbers, metavar="X[,X,X]", help=text)
+    size = "side of the images in pixels, or height x width (default: the model's own)"
+    group.add_argument("--size", type=sides, metavar="SIDE[xSIDE]", help=size)
+    group.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line or as JSON")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that choose model and images."""
     group = parser.add_argument_group("model and images")
     group.add_argument("images", nargs="*", type=Path, help="image files or folders of them; none: samples of --data")
-    group.add_argument("--model", required=True, help="a torchvision name, or a checkpoint (or run folder) of ours")
-    group.add_argument("--weights", help="for a torchvision name: weights by name, such as DEFAULT, or a local file")
+    add_model_arguments(group)
     data = "where samples come from; default: what it was trained on"
     group.add_argument("--data", choices=("digits", "mnist"), help=data)
     group.add_argument("--data-dir", type=Path, help="where the MNIST files are; default: where training found them")
@@ -68,90 +84,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load(args: argparse.Namespace) -> Inputs:
     """The model and images that ``args`` name."""
-    from interpretability import images, zoo
+    from interpretability.loading import checkpoint_of
 
-    checkpoint = checkpoint_path(args.model)
-    if checkpoint is None:
-        model, class_names = zoo.load_torchvision(args.model, args.weights)
-        if not args.images:
-            raise console.UserError(f"{args.model} needs image files: name some, or a folder")
-        resize, size = zoo.image_sizes(args.model)
-        return Inputs(model, *_stacked(args.images, lambda path: images.load_image(path, size, resize)), class_names)
-    if args.weights is not None:
-        raise console.UserError("--weights goes with a torchvision name; a checkpoint brings its own weights")
-    model = load_checkpoint(checkpoint)
-    class_names = [str(digit) for digit in range(model.hparams["num_outputs"])]
+    loaded = load_named(args)
     if args.images:
-        x, names = _stacked(args.images, images.load_digit)
-        check_shape(args.model, model, x)
-        return Inputs(model, x, names, class_names)
+        return Inputs(loaded.model, *_stacked(args.images, loaded.read), loaded.class_names)
+    checkpoint = checkpoint_of(args.model)
+    if checkpoint is None and args.data is None:
+        raise console.UserError(f"{args.model} needs image files: name some, or a folder")
     choose_data(args, checkpoint)
     x, names, labels = samples(args)
-    check_shape(args.model, model, x)
-    return Inputs(model, x, names, class_names, labels)
+    if tuple(x.shape[1:]) != loaded.input_shape:
+        raise console.UserError(
+            f"{args.model}: takes inputs of shape {loaded.input_shape}; the images are {tuple(x.shape[1:])}"
+        )
+    return Inputs(loaded.model, x, names, loaded.class_names, labels)
 
 
-def checkpoint_path(name: str) -> Path | None:
-    """The checkpoint that ``name`` is: a file, or a run's folder for its best; None for a plain name."""
-    path = Path(name)
-    if path.is_dir() and (path / "checkpoints").is_dir():
-        path = path / "checkpoints" / "best.ckpt"
-    if path.suffix == ".ckpt" or path.is_file():
-        if not path.is_file():
-            raise console.UserError(f"there is no checkpoint {path}")
-        return path
-    return None
+def load_named(args: argparse.Namespace) -> "LoadedModel":
+    """The model that ``args`` name."""
+    from interpretability.loading import load_model
+
+    given = {"mean": args.mean, "std": args.std, "size": args.size, "classes": args.classes}
+    return load_model(args.model, args.weights, **given, arguments=model_arguments(args.model_args))
 
 
-def load_checkpoint(path: Path) -> Any:
-    """A ``LitCNN`` or ``LitMLP`` from its checkpoint, in eval mode on the CPU; which one, its weights' names tell."""
-    from interpretability.plain_files import load_plain
-    from lit_models import LitCNN, LitMLP
-
-    content = load_plain(path)
-    weights, settings = (content.get(key) if isinstance(content, dict) else None for key in CHECKPOINT_KEYS)
-    if not isinstance(weights, dict) or not isinstance(settings, dict):
-        raise console.UserError(f"{path}: not a checkpoint of a run; one holds {', '.join(CHECKPOINT_KEYS)}")
-    kinds = {"head.weight": LitCNN, "output.weight": LitMLP}
-    kind = next((cls for name, cls in kinds.items() if name in weights), None)
-    if kind is None:
-        raise console.UserError(f"{path}: neither a LitCNN nor a LitMLP")
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
     try:
-        check_settings(kind, settings, weights)
-        return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-    except Exception as error:  # settings of the wrong kind fail anywhere in the model
-        reason = console.shorten(" ".join(str(error).partition(" If you trust")[0].split()), 250)
-        raise console.UserError(f"{path}: its weights or settings do not fit {kind.__name__}: {reason}") from None
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers with commas between them") from None
 
 
-def check_settings(kind: Any, settings: dict[str, Any], weights: dict[str, Any]) -> None:
-    """Raise where the model of these settings would have other weights; it is made without memory, however large."""
-    import inspect
-
-    import torch
-
-    known = inspect.signature(kind.__init__).parameters
-    with torch.device("meta"):
-        wanted = kind(**{name: value for name, value in settings.items() if name in known}).state_dict()
-    for name in sorted(wanted.keys() | weights.keys()):
-        there, due = (str(tuple(found[name].shape)) if name in found else "absent" for found in (weights, wanted))
-        if there != due:
-            raise ValueError(f"{name} is {there} in the file, {due} by its settings")
+def sides(text: str) -> tuple[int, int]:
+    """A side, or height and width as 224x160."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 1 <= int(part) <= LARGEST_SIDE for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a side from 1 to {LARGEST_SIDE}, nor two such as 224x160")
+    return int(parts[0]), int(parts[-1])
 
 
-def check_shape(name: str, model: Any, x: "Tensor") -> None:
-    """Raise where the model was made for inputs of another shape than ``x``."""
-    wanted, given = tuple(model.hparams["input_shape"]), tuple(x.shape[1:])
-    if wanted != given:
-        raise console.UserError(f"{name}: takes inputs of shape {wanted}; the images are {given}")
+def model_arguments(text: str | None) -> dict[str, Any]:
+    """What ``--model-args`` holds."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(text or "{}")
+    except yaml.YAMLError as error:
+        raise console.UserError(f"--model-args is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise console.UserError(f"--model-args must be a map such as '{{num_classes: 5}}', not {text!r}")
+    return found
 
 
-def choose_data(args: argparse.Namespace, checkpoint: Path) -> None:
+def choose_data(args: argparse.Namespace, checkpoint: Path | None) -> None:
     """Fill in ``--data`` and ``--data-dir`` from the data that the checkpoint was trained on."""
     from datamodules.mnist_files import raw_folder
     from interpretability.plain_files import load_plain
 
-    stored = load_plain(checkpoint).get("datamodule_hyper_parameters")
+    stored = None if checkpoint is None else load_plain(checkpoint).get("datamodule_hyper_parameters")
     folder = stored.get("data_dir") if isinstance(stored, dict) else None
     args.data = args.data or ("digits" if folder is None else "mnist")
     if args.data_dir is None:  # a folder that somebody else's checkpoint names is read, but never made

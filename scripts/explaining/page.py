@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> None:
 
 def called(model: str) -> str:
     """What the page calls the model: its name; of a run's checkpoint the experiment, of another its file."""
-    path = inputs.checkpoint_path(model)
+    from interpretability.loading import checkpoint_of
+
+    path = checkpoint_of(model)
     if path is None:
         return model
     parents = path.resolve().parents

@@ -369,10 +369,11 @@ def test_two_levels_turn_photos_into_chosen_classes(squeezenet_weights, dog_cat_
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
+    from interpretability import load_model
     from interpretability.images import load_image
-    from interpretability.zoo import load_torchvision
 
-    model, names = load_torchvision("squeezenet1_0", squeezenet_weights)
+    loaded = load_model("squeezenet1_0", squeezenet_weights)
+    model, names = loaded.model, loaded.class_names
     paths = [dog_cat_image]
     for index, photo in enumerate(load_sample_images().images):
         paths.append(tmp_path / f"{index}.png")

@@ -7,11 +7,11 @@ from captum.attr import DeepLift as CaptumDeepLift
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from interpretability import load_model
 from interpretability.attribution import DeepLift
 from interpretability.attribution.operations import UnsupportedOperation
 from interpretability.gradients import input_gradient
 from interpretability.images import load_image
-from interpretability.zoo import load_torchvision
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_captum_misses_the_sum_where_windows_overlap():
 
 @pytest.mark.real_data
 def test_the_sum_holds_on_squeezenet_with_its_overlapping_pools(squeezenet_weights, dog_cat_image):
-    model = load_torchvision("squeezenet1_0", str(squeezenet_weights))[0].double()
+    model = load_model("squeezenet1_0", squeezenet_weights).model.double()
     x = load_image(dog_cat_image).double()[None]
     expected = difference(model, x, torch.zeros_like(x), 243)  # bull mastiff
     found = DeepLift(model)(x, 243)

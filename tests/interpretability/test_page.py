@@ -237,10 +237,11 @@ def test_page_is_written_whole(tmp_path):
 
 @pytest.mark.real_data
 def test_dog_and_cat_are_told_apart(squeezenet_weights, dog_cat_image):
+    from interpretability import load_model
     from interpretability.images import load_image
-    from interpretability.zoo import load_torchvision
 
-    model, names = load_torchvision("squeezenet1_0", squeezenet_weights)
+    loaded = load_model("squeezenet1_0", squeezenet_weights)
+    model, names = loaded.model, loaded.class_names
     x = load_image(dog_cat_image)[None]
     mastiff, tiger_cat = names.index("bull mastiff"), names.index("tiger cat")
     dog, cat = (slice(0, 6), slice(3, 8)), (slice(6, 13), slice(2, 12))  # of the last layer's 13 × 13 places

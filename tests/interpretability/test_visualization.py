@@ -416,9 +416,10 @@ def test_cuda_agrees_with_the_cpu(net):
 @pytest.mark.slow
 def test_class_visualisations_are_recognised_afresh(squeezenet_weights):
     """Ten classes drawn by a seed, each seen through views that the ascent did not see."""
-    from interpretability.zoo import load_torchvision
+    from interpretability import load_model
 
-    model, _ = load_torchvision("squeezenet1_0", squeezenet_weights)
+    loaded = load_model("squeezenet1_0", squeezenet_weights)
+    model = loaded.model
     classes = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:10]
     images = visualize(model, [logit(int(c)) for c in classes], (3, 128, 128), steps=96)
     generator, afresh = torch.Generator().manual_seed(1), RandomAffine(jitter=8, scale=(0.9, 1.1), rotation=10)

@@ -14,6 +14,7 @@ from torchvision import models
 import console
 import explain as command
 from explaining import inputs
+from interpretability import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,7 +131,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, explain):
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "toy.ckpt")
     words = ["saliency", "--model", tmp_path / "toy.ckpt", "--output", tmp_path / "out"]
-    assert "toy.ckpt: takes inputs of shape (1,); the images are (1, 28, 28)" in explain(*words, code=2)
+    assert "toy.ckpt: takes inputs of shape (1,), not images (C, H, W)" in explain(*words, code=2)
     stored = torch.load(tmp_path / "toy.ckpt", weights_only=True)
     stored["state_dict"]["output.weight"] = torch.zeros(3, 3)
     torch.save(stored, tmp_path / "broken.ckpt")
@@ -162,8 +163,8 @@ def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path, explain):
                           enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)  # fmt: skip
         trainer.fit(model, data)
         trainer.save_checkpoint(path)
-        loaded = inputs.load_checkpoint(path)
-        assert type(loaded) is type(model)
+        loaded = load_model(str(path)).model
+        assert type(loaded.model) is type(model)
         x, _ = data.probe_batch("val", 4)
         torch.testing.assert_close(loaded(x), model.eval()(x))
     arguments = ["saliency", "--model", tmp_path / "LitCNN.ckpt", "--samples", 3, "--method", "Occlusion"]
@@ -176,6 +177,6 @@ def test_samples_of_a_checkpoint_of_ours_are_explained(tmp_path, explain):
 def test_what_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"junk\.ckpt cannot be read safely"):
-        inputs.load_checkpoint(tmp_path / "junk.ckpt")
-    with pytest.raises(console.UserError, match=r"there is no checkpoint .*absent\.ckpt"):
-        inputs.checkpoint_path(str(tmp_path / "absent.ckpt"))
+        load_model(str(tmp_path / "junk.ckpt"))
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*absent\.ckpt"):
+        load_model(str(tmp_path / "absent.ckpt"))
