@@ -18,11 +18,11 @@ WITHIN_AN_EPOCH = (
 
 
 def changed_settings(before: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted option → (its value in the run, its value now), for every option that differs."""
+    """Dotted option → (its value in the run, its value now), for every option of the run that differs."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         found: dict[str, tuple[Any, Any]] = {}
-        for key in dict.fromkeys([*before, *now]):
-            found |= changed_settings(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+        for key in before:
+            found |= changed_settings(before[key], now.get(key), f"{name}.{key}" if name else str(key))
         return found
     return {} if before == now else {name: (before, now)}
 
@@ -34,9 +34,9 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], checkpoint: Mapping[st
         UserError: a setting under which the checkpoint cannot be continued: another model, data or optimiser; or,
             where it lies within an epoch, anything that decides which batches the rest of that epoch holds.
     """
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"] if "loops" in checkpoint else None
     refused = {name: "a run cannot go on with another" for name in changed if name in ANOTHER_RUN}
-    if epochs["ready"] > epochs["processed"]:
+    if epochs is not None and epochs["ready"] > epochs["processed"]:
         reason = "the run stopped within an epoch, whose other batches this would change"
         refused |= {name: reason for name in changed if name.startswith(WITHIN_AN_EPOCH)}
     for name, reason in refused.items():

@@ -83,8 +83,8 @@ def train(arguments: Arguments, started: float) -> int | None:
     """Fit, test the best checkpoint, print the results; the exit code of an interrupted run otherwise."""
     cli = build(arguments)
     if arguments.resume:
-        tell_what_changed(cli)
         check_fits(arguments.resume, cli.model)
+        tell_what_changed(cli)
         # not before the checkpoint is restored: changed settings that are refused must not replace those that worked
         cli.trainer.callbacks += [CheckLength(), LambdaCallback(on_train_start=lambda *_: cli.save_config())]
     else:
