@@ -13,10 +13,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks.figures import ORANGE, PictureCallback, displayable, due, log_figure
-from callbacks.samples import check_classes, class_names, fixed_samples
+from callbacks.samples import check_classes, class_names, explained, fixed_samples
 from interpretability.attribution import METHODS, Attribution
+from interpretability.attribution.cam import ActivationMap
 from interpretability.layers import find_layer
+from interpretability.maps import Maps, as_maps
 from interpretability.names import unknown
+from interpretability.outputs import logits_of
 
 
 class SaliencySnapshots(PictureCallback):
@@ -32,6 +35,7 @@ class SaliencySnapshots(PictureCallback):
         n_images: how many images.
         every_n_epochs: how often.
         batch: the images (N, C, H, W) as the model takes them, with labels (N,); by default from the data.
+        maps: how to read layers as maps, where the model does not tell; see :mod:`interpretability.maps`.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class SaliencySnapshots(PictureCallback):
         n_images: int = 8,
         every_n_epochs: int = 1,
         batch: tuple[Tensor, Tensor] | None = None,
+        maps: Maps = None,
     ) -> None:
         super().__init__()
         for name in methods:
@@ -52,6 +57,7 @@ class SaliencySnapshots(PictureCallback):
             raise ValueError(f"n_images and every_n_epochs must be at least 1, not {n_images} and {every_n_epochs}")
         self.methods, self.layers = tuple(methods), tuple(layers)
         self.n_images, self.every_n_epochs, self.batch = n_images, every_n_epochs, batch
+        self.maps = maps
         self._attributions: dict[str, Attribution] = {}
         self._samples: tuple[Tensor, Tensor] | None = None
         self._scales: dict[str, float] = {}
@@ -77,7 +83,7 @@ class SaliencySnapshots(PictureCallback):
         self._samples = None
         self._attributions = {}
         for method in self.methods:
-            self._attributions |= make_attributions(pl_module, method, self.layers)
+            self._attributions |= make_attributions(pl_module, method, self.layers, self.maps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw on the way."""
@@ -110,13 +116,15 @@ class SaliencySnapshots(PictureCallback):
             x, y = self._images(trainer, pl_module, split)
             with torch.no_grad():
                 pl_module.eval()
-                logits = pl_module(x)
+                output = pl_module(x)
+            logits, model = logits_of(output), explained(pl_module, output)
             check_classes(logits, y)
             probabilities = logits.float().softmax(1).cpu().numpy()
             rows = {}
             for name, attribution in self._attributions.items():
                 torch.manual_seed(0)  # the same noise every time; the random state is put back afterwards
-                rows[name] = one_map(attribution(x, y)).float().cpu().numpy()
+                attribution.model = model
+                rows[name] = one_map(laid_out(attribution, x, y, self.maps)).float().cpu().numpy()
                 self._scales[name] = max(self._scales.get(name, 0.0), next_power_of_two(rows[name]))
             names = class_names(trainer, probabilities.shape[1])
             title = "What speaks for the true class" + ("" if epoch is None else f", epoch {epoch}")
@@ -138,18 +146,32 @@ class SaliencySnapshots(PictureCallback):
         return self._samples
 
 
-def make_attributions(pl_module: LightningModule, method: str, layers: Sequence[str | None]) -> dict[str, Attribution]:
+def make_attributions(
+    pl_module: LightningModule, method: str, layers: Sequence[str | None], maps: Maps = None
+) -> dict[str, Attribution]:
     """The method at each layer that it takes, by row label; its own error where it takes none."""
     found: dict[str, Attribution] = {}
     problem: Exception | None = None
     for layer in layers:
         try:
-            found[f"{method}\n{layer or 'pixels'}"] = METHODS[method](pl_module, layer)
+            options = {"maps": maps} if issubclass(METHODS[method], ActivationMap) else {}
+            found[f"{method}\n{layer or 'pixels'}"] = METHODS[method](pl_module, layer, **options)
         except (TypeError, ValueError) as error:
             problem = error
     if not found and problem is not None:
         raise ValueError(f"{method}: {problem}") from problem
     return found
+
+
+def laid_out(attribution: Attribution, x: Tensor, y: Tensor, maps: Maps) -> Tensor:
+    """The attribution, of a layer's own shape as maps (N, C, h, w) where it can be read so."""
+    values = attribution(x, y)
+    if attribution.layer is None or isinstance(attribution, ActivationMap):
+        return values
+    try:
+        return as_maps(attribution.model, attribution.layer, x, values, maps)
+    except ValueError:  # a row of numbers is a picture too
+        return values
 
 
 def one_map(attribution: Tensor) -> Tensor:

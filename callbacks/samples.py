@@ -10,8 +10,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
+
+from interpretability.outputs import are_logits, logits_of
+from interpretability.pixel_model import PixelModel
 
 CANDIDATES = 4  # how many samples are looked at for each one kept, where labels are not known beforehand
 
@@ -123,6 +126,16 @@ def join(batches: Any) -> tuple[Tensor, Tensor] | None:
     """Several batches as one; None of none."""
     pairs = [unpack(batch) for batch in batches]
     return (torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])) if pairs else None
+
+
+def classify(pl_module: LightningModule, x: Tensor) -> Tensor:
+    """The module's logits (N, K) for ``x``, however it returns them. Raises as ``logits_of`` does."""
+    return logits_of(pl_module(x))
+
+
+def explained(pl_module: LightningModule, output: Any) -> nn.Module:
+    """What is explained of a module that returns ``output``: itself, or itself behind what makes logits of that."""
+    return pl_module if are_logits(output) else PixelModel(pl_module)
 
 
 def check_classes(logits: Tensor, labels: Tensor) -> None:

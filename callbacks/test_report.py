@@ -19,7 +19,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from callbacks.figures import PictureCallback, log_figure
 from callbacks.report_drawing import draw_calibration, draw_confusion, draw_mistakes, draw_per_class
-from callbacks.samples import check_classes, class_names, unpack
+from callbacks.samples import check_classes, class_names, classify, unpack
+from interpretability.outputs import logits_of
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -70,7 +71,7 @@ class TestReport(PictureCallback):
         with self.harmless(trainer, pl_module):
             x, y = unpack(batch)
             known = outputs.get("logits") if isinstance(outputs, Mapping) else None
-            logits = pl_module(x) if known is None else known
+            logits = classify(pl_module, x) if known is None else logits_of(known)
             check_classes(logits, y)
             probabilities = logits.detach().float().softmax(1)
             if self._metrics is None:

@@ -1,12 +1,11 @@
 """The building blocks of interpretability (Olah et al. 2018): what fires where, and what it does to the decision.
 
-A layer's output is read as maps a (N, C, h, w): C detectors at h × w places. A vector per image (N, C) has one
-place; a transformer's tokens (N, T, C) are laid out as the square they were cut from, without the class token.
+A layer's output is read as maps a (N, C, h, w): C detectors at h × w places, by :mod:`interpretability.maps`; every
+function takes its ``maps=`` for layers that the model does not tell how to read.
 Effects are gradient × activation, in units of the score: exact where the layer is read out linearly, a
 first-order estimate elsewhere. For class against class, the target is a difference: :func:`against`.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,27 +17,14 @@ from torch import Tensor, nn
 
 from interpretability.gradients import copied_from, score_gradient
 from interpretability.layers import capture, evaluating, forward_to
+from interpretability.maps import Maps, as_maps, reading_of
 from interpretability.targets import Target, target_scores
 
 
-def as_maps(output: Tensor, layer: str) -> Tensor:
-    """A layer's output as (N, C, h, w); ValueError where it has no such reading."""
-    if output.ndim == 2:
-        return output[:, :, None, None]
-    if output.ndim == 3:
-        tokens = output.shape[1]
-        side = math.isqrt(tokens)
-        if tokens - side**2 in (0, 1):  # without or with a class token in front
-            return output[:, tokens - side**2 :].transpose(1, 2).unflatten(2, (side, side))
-    if output.ndim != 4:
-        raise ValueError(f"layer {layer!r} puts out {tuple(output.shape)}: neither maps (N, C, h, w) nor a vector")
-    return output
-
-
-def activation_maps(model: nn.Module, layer: str, x: Tensor) -> Tensor:
+def activation_maps(model: nn.Module, layer: str, x: Tensor, maps: Maps = None) -> Tensor:
     """What ``layer`` makes of ``x``: (N, C, h, w)."""
     with evaluating(model), torch.no_grad():
-        return as_maps(forward_to(model, layer, x), layer)
+        return as_maps(model, layer, x, forward_to(model, layer, x), maps)
 
 
 def against(first: int, second: int) -> Callable[[Tensor], Tensor]:
@@ -47,35 +33,38 @@ def against(first: int, second: int) -> Callable[[Tensor], Tensor]:
 
 
 def activations_and_gradients(
-    model: nn.Module, layers: Iterable[str], x: Tensor, target: Target = None
+    model: nn.Module, layers: Iterable[str], x: Tensor, target: Target = None, maps: Maps = None
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """For each layer its maps a and ∂score/∂a, both (N, C, h, w), from one pass forwards and one back."""
-    with evaluating(model), capture(model, layers) as outputs:
-        scores = target_scores(model(x.detach().clone().requires_grad_()), target)
-        places = {name: copied_from(output) for name, output in outputs.items()}
-        return {
-            name: (as_maps(outputs[name].detach(), name), as_maps(score_gradient(scores, place, True), name))
-            for name, place in places.items()
-        }
+    with evaluating(model):
+        with capture(model, layers) as outputs:
+            scores = target_scores(model(x.detach().clone().requires_grad_()), target)
+        found = {}
+        for name, output in outputs.items():
+            read = reading_of(model, name, x, output.detach(), maps)
+            found[name] = read(output.detach()), read(score_gradient(scores, copied_from(output), True))
+        return found
 
 
-def attribution(model: nn.Module, layer: str, x: Tensor, target: Target = None) -> Tensor:
+def attribution(model: nn.Module, layer: str, x: Tensor, target: Target = None, maps: Maps = None) -> Tensor:
     """The effect of every channel at every place: gradient × activation (N, C, h, w)   eq. 9.1."""
-    activation, gradient = activations_and_gradients(model, [layer], x, target)[layer]
+    activation, gradient = activations_and_gradients(model, [layer], x, target, maps)[layer]
     return gradient * activation
 
 
-def spatial_attribution(model: nn.Module, layer: str, x: Tensor, target: Target = None) -> Tensor:
+def spatial_attribution(model: nn.Module, layer: str, x: Tensor, target: Target = None, maps: Maps = None) -> Tensor:
     """The effect of every place: (N, h, w)   eq. 9.2."""
-    return attribution(model, layer, x, target).sum(1)
+    return attribution(model, layer, x, target, maps).sum(1)
 
 
-def channel_attribution(model: nn.Module, layer: str, x: Tensor, target: Target = None) -> Tensor:
-    """The effect of every channel: (N, C)   eq. 9.3."""
-    return attribution(model, layer, x, target).sum((2, 3))
+def channel_attribution(model: nn.Module, layer: str, x: Tensor, target: Target = None, maps: Maps = None) -> Tensor:
+    """The effect of every channel: (N, C)   eq. 9.3. Tokens without a place, such as the class token, are left out."""
+    return attribution(model, layer, x, target, maps).sum((2, 3))
 
 
-def layer_to_layer_attribution(model: nn.Module, earlier: str, later: str, x: Tensor, weights: Tensor) -> Tensor:
+def layer_to_layer_attribution(
+    model: nn.Module, earlier: str, later: str, x: Tensor, weights: Tensor, maps: Maps = None
+) -> Tensor:
     """How much each unit of ``earlier`` gives to weighted sums of the units of ``later``   eq. 9.4.
 
     Args:
@@ -84,6 +73,7 @@ def layer_to_layer_attribution(model: nn.Module, earlier: str, later: str, x: Te
         later: the layer that receives.
         x: images (N, …).
         weights: M sums (M, N, C, h, w) over the maps of ``later``.
+        maps: how to read both layers' outputs, where the model does not tell.
 
     Returns:
         (M, N, C', h', w') over the maps of ``earlier``.
@@ -91,16 +81,18 @@ def layer_to_layer_attribution(model: nn.Module, earlier: str, later: str, x: Te
     Raises:
         ValueError: ``later`` does not depend on ``earlier``, or weights of another shape than its maps.
     """
-    with evaluating(model), capture(model, [earlier, later]) as outputs:
-        model(x.detach().clone().requires_grad_())
-        activation = as_maps(outputs[earlier].detach(), earlier)
-        received = as_maps(outputs[later], later)
+    with evaluating(model):
+        with capture(model, [earlier, later]) as outputs:
+            model(x.detach().clone().requires_grad_())
+        read = reading_of(model, earlier, x, outputs[earlier].detach(), maps)
+        activation = read(outputs[earlier].detach())
+        received = reading_of(model, later, x, outputs[later].detach(), maps)(outputs[later])
         if weights.shape[1:] != received.shape:
             raise ValueError(f"weights for {later!r} must be (M, {', '.join(map(str, received.shape))}); "
                              f"got {tuple(weights.shape)}")  # fmt: skip
         place = copied_from(outputs[earlier])
         sums = (score_gradient((weight * received).sum((1, 2, 3)), place, True) for weight in weights)
-        return torch.stack([as_maps(gradient, earlier) * activation for gradient in sums])
+        return torch.stack([read(gradient) * activation for gradient in sums])
 
 
 @dataclass(frozen=True)
@@ -121,9 +113,9 @@ class SemanticDictionary:
         return [channel for channel in order if totals[channel] > 0]
 
 
-def semantic_dictionary(model: nn.Module, layer: str, x: Tensor, top: int = 5) -> SemanticDictionary:
+def semantic_dictionary(model: nn.Module, layer: str, x: Tensor, top: int = 5, maps: Maps = None) -> SemanticDictionary:
     """Which channels of ``layer`` fire at each place of ``x``; at most ``top``, at most all there are."""
-    return dictionary_of(activation_maps(model, layer, x), top)
+    return dictionary_of(activation_maps(model, layer, x, maps), top)
 
 
 def dictionary_of(activation: Tensor, top: int) -> SemanticDictionary:
@@ -157,7 +149,9 @@ class NeuronGroups:
         return torch.einsum("ngchw,nchw->ng", self.shares(), attribution)
 
 
-def neuron_groups(model: nn.Module, layer: str, x: Tensor, n_groups: int = 6, seed: int = 0) -> NeuronGroups:
+def neuron_groups(
+    model: nn.Module, layer: str, x: Tensor, n_groups: int = 6, seed: int = 0, maps: Maps = None
+) -> NeuronGroups:
     """The activations of ``layer`` in groups, by non-negative matrix factorisation   eq. 9.5.
 
     Images of a batch share their groups. Negative activations count as none. No more groups come back
@@ -166,7 +160,7 @@ def neuron_groups(model: nn.Module, layer: str, x: Tensor, n_groups: int = 6, se
     Raises:
         ValueError: fewer than one group, or activations without anything positive.
     """
-    return groups_of(activation_maps(model, layer, x), layer, n_groups, seed)
+    return groups_of(activation_maps(model, layer, x, maps), layer, n_groups, seed)
 
 
 def groups_of(activation: Tensor, layer: str, n_groups: int, seed: int = 0) -> NeuronGroups:

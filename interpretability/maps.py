@@ -5,16 +5,21 @@ Networks lay their values out in different ways: channels first as convolutions 
 from the model and the input. Where two readings remain, the error names both, and ``maps=`` chooses.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
-from interpretability.layers import capture, evaluating, find_layer
-from interpretability.map_evidence import Grid, Surroundings, follows_the_image, proportional, shape_when_stretched, surroundings
+from interpretability.layers import find_layer
+from interpretability.map_evidence import (
+    Grid,
+    Surroundings,
+    proportional,
+    shape_when_stretched,
+    surroundings,
+)
 from interpretability.names import unknown
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
@@ -97,16 +102,6 @@ def as_maps(model: nn.Module, layer: str, x: Tensor, output: Tensor, maps: Maps 
     return found
 
 
-def readings(
-    model: nn.Module, layers: Iterable[str], x: Tensor, maps: Mapping[str, Maps]
-) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The reading of each layer, from a pass of its own at ``x``. Raises as :func:`reading_of` does."""
-    with evaluating(model), torch.no_grad():
-        with capture(model, layers) as outputs:
-            model(x.clone())
-        return {name: reading_of(model, name, x, output, maps.get(name)) for name, output in outputs.items()}
-
-
 class _Reader:
     """Finds out how to read one layer."""
 
@@ -138,6 +133,8 @@ class _Reader:
         square = first[0] == first[1] and size[0] % first[0]
         if fits["channels_first"] and square and first not in self._surroundings().grids:
             fits["channels_first"] = False  # tokens × tokens, as attention has them
+        if all(fits.values()):  # a convolution or pooling that makes maps of one of the two sizes tells
+            fits = {layout: grid in self._surroundings().grids for layout, grid in zip(fits, (first, last))}
         found: list[Layout] = [layout for layout, fit in fits.items() if fit]  # type: ignore[misc]
         return found[0] if len(found) == 1 else None
 
@@ -166,12 +163,13 @@ class _Reader:
         candidates = [Reading("tokens", grid) for grid in self._grids(found, count)]
         candidates += [Reading("tokens", grid, flipped=True) for grid in self._grids(found, width)]
         if len(candidates) == 1:
-            if not follows_the_image(self.model, self.layer, self.x, candidates[0]):
+            (one,) = candidates
+            if one.grid is not None and not found.in_place(self.layer, one.grid, one.flipped):
                 raise ValueError(
                     f"{self._described()}: its tokens do not lie row by row, as a change of one corner of the image"
                     " shows; give maps= a function that puts them in their places"
                 )
-            return candidates[0]
+            return one
         if not candidates:
             raise ValueError(
                 f"{self._described()}: no grid of the model's patches with its {found.special} special tokens makes"

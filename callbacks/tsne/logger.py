@@ -20,7 +20,7 @@ from callbacks.figures import (
     run_directory,
     tensorboard_directories,
 )
-from callbacks.samples import check_classes, class_names, fixed_samples
+from callbacks.samples import check_classes, class_names, classify, fixed_samples
 from callbacks.tsne.client import Job, Worker
 from callbacks.tsne.projector import add_entry, write_sprite
 from interpretability.layers import capture, find_layer
@@ -258,7 +258,7 @@ def read_features(
     logits = []
     with torch.no_grad(), capture(pl_module, named) as outputs:
         for batch in x.split(batch_size):
-            logits.append(pl_module(batch.to(pl_module.device)).float().cpu())
+            logits.append(classify(pl_module, batch.to(pl_module.device)).float().cpu())
             for name, collected in parts.items():
                 values = batch if name == PIXELS else outputs[name]
                 collected.append(values.flatten(1).float().cpu())

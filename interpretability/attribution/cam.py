@@ -1,5 +1,7 @@
 """Class activation maps by gradients: GradCAM, GradCAM++, and GradCAM's guided form."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.rectified import GuidedBackprop
 from interpretability.gradients import gradient_at
+from interpretability.maps import Maps, as_maps
 from interpretability.targets import Target
 
 
@@ -15,19 +18,29 @@ class ActivationMap(Attribution):
 
     Args:
         model: see :class:`Attribution`.
-        layer: dotted name of a layer with outputs (N, C, h, w), usually the last such.
+        layer: dotted name of a layer, usually the last with places; its output is read by
+            :mod:`interpretability.maps`.
         relu: keep only what speaks for the target, as the papers do.
+        maps: how to read the layer's output as maps, where the model does not tell.
 
     Raises:
-        ValueError: no layer given, or one whose output is no map.
+        ValueError: no layer given, or one whose output has no reading as maps, or two.
     """
 
     layer: str
     needs_layer = True
 
-    def __init__(self, model: nn.Module, layer: str | None = None, relu: bool = True):
+    def __init__(self, model: nn.Module, layer: str | None = None, relu: bool = True, maps: Maps = None):
         super().__init__(model, layer)
-        self.relu = relu
+        self.relu, self.maps = relu, maps
+
+    def maps_and_gradients(self, x: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+        """The layer's maps a and ∂score/∂a, both (N, C, h, w)."""
+        activation, gradient = gradient_at(self.model, self.layer, x, target)
+        a, g = (as_maps(self.model, self.layer, x, one, self.maps) for one in (activation, gradient))
+        if gradient.any() and not g.any():
+            warnings.warn(f"the score depends on no place of layer {self.layer!r}; name an earlier one", stacklevel=4)
+        return a, g
 
     def weighted(self, activation: Tensor, weights: Tensor) -> Tensor:
         """Σₖ wₖ aₖ of ``activation`` (N, C, h, w) and ``weights`` (N, C, 1, 1)."""
@@ -43,8 +56,8 @@ class GradCAM(ActivationMap):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass, and one backward pass down to the layer."""
-        activation, gradient = gradient_at(self.model, self.layer, x, target)
-        return self.weighted(check_map(activation, self.layer), gradient.mean(dim=(2, 3), keepdim=True))
+        activation, gradient = self.maps_and_gradients(x, target)
+        return self.weighted(activation, gradient.mean(dim=(2, 3), keepdim=True))
 
 
 class GradCAMPlusPlus(ActivationMap):
@@ -56,8 +69,8 @@ class GradCAMPlusPlus(ActivationMap):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass, and one backward pass down to the layer."""
-        activation, gradient = gradient_at(self.model, self.layer, x, target)
-        total = check_map(activation, self.layer).sum(dim=(2, 3), keepdim=True)
+        activation, gradient = self.maps_and_gradients(x, target)
+        total = activation.sum(dim=(2, 3), keepdim=True)
         denominator = 2 + total * gradient  # g² cancelled: the powers of small gradients underflow
         alpha = torch.where(denominator == 0, 0, 1 / denominator)
         weights = (alpha * gradient.clamp(min=0)).sum(dim=(2, 3), keepdim=True)
@@ -74,17 +87,14 @@ class GuidedGradCAM(ActivationMap):
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """GradCAM's two passes down to the layer, and guided backpropagation's two to the input."""
-        cam = GradCAM(self.model, self.layer, relu=self.relu).attribute(x, target)
+        cam = GradCAM(self.model, self.layer, self.relu, self.maps).attribute(x, target)
         return GuidedBackprop(self.model).attribute(x, target) * upsampled(cam, x)
 
 
-def check_map(activation: Tensor, layer: str) -> Tensor:
-    """``activation``, or a ValueError where it is no map (N, C, h, w)."""
-    if activation.ndim != 4:
-        raise ValueError(f"layer {layer!r} gives {tuple(activation.shape)}; a class activation map needs (N, C, h, w)")
-    return activation
-
-
 def upsampled(maps: Tensor, x: Tensor) -> Tensor:
-    """``maps`` (N, C, h, w) at the height and width of ``x``, bilinearly."""
-    return F.interpolate(maps, size=x.shape[2:], mode="bilinear", align_corners=False)
+    """``maps`` (N, C, h, w) at the height and width of images ``x``, bilinearly; (N, C, L) for signals (N, C', L)."""
+    if x.ndim not in (3, 4):
+        raise ValueError(f"maps can be laid over images (N, C, H, W) and signals (N, C, L), not over {tuple(x.shape)}")
+    size = (1, *x.shape[2:])[-2:]
+    enlarged = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return enlarged.squeeze(2) if x.ndim == 3 else enlarged

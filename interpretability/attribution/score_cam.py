@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.batches import batches, checked_batch_size
-from interpretability.attribution.cam import ActivationMap, check_map, upsampled
+from interpretability.attribution.cam import ActivationMap, upsampled
 from interpretability.layers import capture
+from interpretability.maps import Maps, as_maps
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
 
 
@@ -19,11 +20,19 @@ class ScoreCAM(ActivationMap):
         model: see :class:`ActivationMap`.
         layer: see :class:`ActivationMap`.
         relu: see :class:`ActivationMap`.
+        maps: see :class:`ActivationMap`.
         batch_size: rows in a forward pass; by default as many as run fastest.
     """
 
-    def __init__(self, model: nn.Module, layer: str | None = None, relu: bool = True, batch_size: int | None = None):
-        super().__init__(model, layer, relu)
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: str | None = None,
+        relu: bool = True,
+        maps: Maps = None,
+        batch_size: int | None = None,
+    ):
+        super().__init__(model, layer, relu, maps)
         self.batch_size = checked_batch_size(batch_size)
 
     @torch.no_grad()
@@ -31,11 +40,12 @@ class ScoreCAM(ActivationMap):
         """C forward passes of each sample."""
         with capture(self.model, [self.layer]) as outputs:
             target = resolve_target(self.model(x.clone()), target)
-        activation = check_map(outputs[self.layer], self.layer)
+        activation = as_maps(self.model, self.layer, x, outputs[self.layer], self.maps)
         scores = []
         for channels in batches(activation.shape[1], x, self.batch_size, "ScoreCAM"):
-            masks = upsampled(activation[:, channels], x)  # (N, k, H, W)
-            low, high = (bound(masks, dim=(2, 3), keepdim=True) for bound in (torch.amin, torch.amax))
+            masks = upsampled(activation[:, channels], x)  # (N, k, H, W), of signals (N, k, L)
+            places = tuple(range(2, x.ndim))
+            low, high = (bound(masks, dim=places, keepdim=True) for bound in (torch.amin, torch.amax))
             masks = torch.where(high > low, (masks - low) / (high - low), 0).transpose(0, 1)  # (k, N, H, W)
             seen = (x * masks[:, :, None]).flatten(0, 1)  # (kN, C, H, W)
             k = len(masks)

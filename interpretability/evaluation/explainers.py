@@ -22,6 +22,7 @@ from interpretability.attribution import (
     VarGrad,
 )
 from interpretability.evaluation.comparison import Explainer, Kind, Sum
+from interpretability.maps import Maps
 from interpretability.names import unknown
 from interpretability.targets import Target
 
@@ -53,7 +54,13 @@ NAMES = (*AT_THE_INPUT, *AT_A_LAYER, RANDOM)
 
 
 def explainers(
-    model: nn.Module, names: Iterable[str], side: int, layer: str | None = None, baseline: float = 0.0, seed: int = 0
+    model: nn.Module,
+    names: Iterable[str],
+    side: int,
+    layer: str | None = None,
+    baseline: float = 0.0,
+    seed: int = 0,
+    maps: Maps = None,
 ) -> list[Explainer]:
     """The rows called ``names`` (of ``NAMES``) for ``model``.
 
@@ -64,6 +71,7 @@ def explainers(
         layer: where class activation maps are taken.
         baseline: of the methods that have one.
         seed: of the random map.
+        maps: how to read that layer as maps, where the model does not tell.
 
     Raises:
         ValueError: an unknown name, or a class activation map without a layer.
@@ -85,7 +93,7 @@ def explainers(
             rows.append(Explainer(name, method(model, **given), kind, sums_to))
         elif name in AT_A_LAYER:
             method, kind, sums_to = AT_A_LAYER[name]
-            rows.append(Explainer(name, method(model, layer), kind, sums_to))
+            rows.append(Explainer(name, method(model, layer, maps=maps), kind, sums_to))
         else:
             raise unknown("method", name, NAMES)
     return rows

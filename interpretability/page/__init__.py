@@ -1,8 +1,8 @@
 """One self-contained HTML page that explains a prediction."""
 
+from interpretability.choice import choose_layers
 from interpretability.page.builder import PageOptions, build_page
 from interpretability.page.cache import PictureCache
-from interpretability.page.choice import choose_layers
 from interpretability.page.writing import write_page
 
 __all__ = ["PageOptions", "PictureCache", "build_page", "choose_layers", "write_page"]

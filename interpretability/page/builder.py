@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from interpretability.adversarial import pgd, quantize
 from interpretability.attribution.base import check_input
+from interpretability.choice import choose_layers
 from interpretability.layers import evaluating, find_layer
+from interpretability.maps import Maps
 from interpretability.page.cache import PictureCache
-from interpretability.page.choice import choose_layers
 from interpretability.page.detectors import STEPS, Detectors
 from interpretability.page.encoding import picture
 from interpretability.page.layer_data import flows, layer_entry, read_layers
@@ -43,6 +44,7 @@ class PageOptions:
         epsilon: largest change of a pixel in the adversarial twin; None for 2/255 in colour, 0.15 in grey.
         twin: the class the twin is to be taken for; None for any but the right one.
         progress: whether bars are drawn.
+        maps: how to read layers as maps, where the model does not tell.
     """
 
     layers: Sequence[str] = ()
@@ -54,6 +56,7 @@ class PageOptions:
     epsilon: float | None = None
     twin: int | None = None
     progress: bool = False
+    maps: Maps = None
 
 
 def build_page(
@@ -88,15 +91,15 @@ def build_page(
     names = [class_names[k] if k < len(class_names) else f"class {k}" for k in range(len(logits))]
     for name in options.layers:
         find_layer(model, name)
-    layers = list(options.layers) or choose_layers(model, x)
+    layers = list(options.layers) or choose_layers(model, x, maps=options.maps)
     twin, epsilon = _twin(model, x, int(logits.argmax()), options)
     both = torch.cat([x, twin])
     with evaluating(model), torch.no_grad():
         logits = model(both.clone())
     classes = offered_classes(logits, options.classes)
     cache = cache or PictureCache()
-    detectors = Detectors(model, image.shape, cache, options.steps, options.progress)
-    states = read_layers(model, layers, both, classes, options.n_groups)
+    detectors = Detectors(model, image.shape, cache, options.steps, options.progress, options.maps)
+    states = read_layers(model, layers, both, classes, options.n_groups, options.maps)
     data = {
         "model": model_name,
         "image": image_name,
@@ -107,10 +110,10 @@ def build_page(
         "noise": _noise(twin, x, epsilon),
         "layers": [layer_entry(state, detectors, options.top, options.pictured) for state in states],
         "flows": [
-            flows(model, earlier, later, both)
+            flows(model, earlier, later, both, options.maps)
             for earlier, later in tqdm(list(pairwise(states)), desc="layer to layer", disable=not options.progress)
         ],
-        "methods": saliency_maps(model, both, classes, layers[-1], cache, options.progress),
+        "methods": saliency_maps(model, both, classes, layers[-1], cache, options.progress, options.maps),
         "detail": layers[-1],
     }
     return render(data)

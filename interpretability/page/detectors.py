@@ -1,14 +1,14 @@
 """What channels and groups of channels look for: their visualisations, made once and kept."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from interpretability.building_blocks import as_maps
 from interpretability.layers import evaluating, forward_to
+from interpretability.maps import Maps
 from interpretability.page.cache import PictureCache, digest, model_digest
 from interpretability.visualization import Objective, channel, direction, visualize
 
@@ -25,6 +25,7 @@ class Detectors:
         cache: where pictures are looked for and kept.
         steps: of the ascent.
         progress: whether bars are drawn.
+        maps: how to read layers as maps, where the model does not tell.
     """
 
     def __init__(
@@ -34,20 +35,22 @@ class Detectors:
         cache: PictureCache,
         steps: int = STEPS,
         progress: bool = False,
+        maps: Maps = None,
     ):
-        self.model, self.cache, self.steps, self.progress = model, cache, steps, progress
+        self.model, self.cache, self.steps, self.progress, self.maps = model, cache, steps, progress, maps
         self.image_shape = tuple(image_shape)
         self.model_digest = model_digest(model)
 
     def channels(self, layer: str, indices: Sequence[int]) -> list[Tensor]:
         """A picture (C, S, S) in [0, 1] for each of the channels ``indices``."""
-        return self._pictures(layer, [(index, channel(layer, index)) for index in indices], "detectors")
+        return self._pictures(layer, [(index, channel(layer, index, self.maps)) for index in indices], "detectors")
 
     def directions(self, layer: str, vectors: Tensor) -> list[Tensor]:
         """A picture for each row of ``vectors`` (M, C)."""
         scale = 10**DIRECTION_DIGITS
         rounded = (vectors.cpu() * scale).round() / scale
-        return self._pictures(layer, [(vector, direction(layer, vector)) for vector in rounded], "neuron groups")
+        wanted = [(vector, direction(layer, vector, self.maps)) for vector in rounded]
+        return self._pictures(layer, wanted, "neuron groups")
 
     def _pictures(self, layer: str, wanted: Sequence[tuple[object, Objective]], what: str) -> list[Tensor]:
         if not wanted:
@@ -59,7 +62,7 @@ class Detectors:
         with tqdm(total=len(missing), desc=f"{what} of {layer}", disable=not (self.progress and missing)) as bar:
             for start in range(0, len(missing), BATCH):
                 batch = missing[start : start + BATCH]
-                objectives = [_laid_out(wanted[index][1], layer) for index in batch]
+                objectives = [wanted[index][1] for index in batch]
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "no view of the image changed")  # a grey picture says so too
                     drawn = visualize(self.model, objectives, shape, steps=self.steps)
@@ -79,9 +82,3 @@ class Detectors:
         except (RuntimeError, AssertionError, ValueError):
             return channels, height, width
         return small
-
-
-def _laid_out(objective: Objective, layer: str) -> Objective:
-    """The objective on a layer's output read as maps."""
-    score: Callable = objective.score
-    return Objective(objective.label, objective.layers, lambda out: score({layer: as_maps(out[layer], layer)}))

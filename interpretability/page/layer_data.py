@@ -13,6 +13,7 @@ from interpretability.building_blocks import (
     groups_of,
     layer_to_layer_attribution,
 )
+from interpretability.maps import Maps
 from interpretability.page.detectors import Detectors
 from interpretability.page.encoding import pack, sheet
 
@@ -36,10 +37,10 @@ class LayerState:
 
 
 def read_layers(
-    model: nn.Module, names: Sequence[str], x: Tensor, classes: Sequence[int], n_groups: int
+    model: nn.Module, names: Sequence[str], x: Tensor, classes: Sequence[int], n_groups: int, how: Maps = None
 ) -> list[LayerState]:
     """The states of the layers at images ``x`` (N, C, H, W); ValueError for a layer without places."""
-    by_class = [activations_and_gradients(model, names, x, target) for target in classes]
+    by_class = [activations_and_gradients(model, names, x, target, how) for target in classes]
     states = []
     for name in names:
         maps = by_class[0][name][0]
@@ -70,7 +71,9 @@ def layer_entry(state: LayerState, detectors: Detectors, top: int, pictured: int
     }
 
 
-def flows(model: nn.Module, earlier: LayerState, later: LayerState, x: Tensor) -> dict[str, object] | None:
+def flows(
+    model: nn.Module, earlier: LayerState, later: LayerState, x: Tensor, how: Maps = None
+) -> dict[str, object] | None:
     """What each group of ``earlier`` adds to each class by way of each group of ``later``: (N, K, G, G')."""
     if earlier.groups is None or later.groups is None:
         return None
@@ -79,7 +82,7 @@ def flows(model: nn.Module, earlier: LayerState, later: LayerState, x: Tensor) -
     columns = []
     for group in range(received.shape[1]):
         weights = later.gradients * received[:, group]  # (K, N, C', h', w')
-        attributed = layer_to_layer_attribution(model, earlier.name, later.name, x, weights)
+        attributed = layer_to_layer_attribution(model, earlier.name, later.name, x, weights, how)
         columns.append(torch.einsum("ngchw,knchw->nkg", given, attributed))
     return pack(torch.stack(columns, dim=3))
 

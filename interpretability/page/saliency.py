@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from interpretability.attribution import METHODS
+from interpretability.maps import Maps
 from interpretability.page.cache import PictureCache, digest, model_digest
 from interpretability.page.encoding import overlay
 
@@ -49,7 +50,13 @@ SHOWN = (
 
 
 def saliency_maps(
-    model: nn.Module, x: Tensor, classes: Sequence[int], layer: str, cache: PictureCache, progress: bool
+    model: nn.Module,
+    x: Tensor,
+    classes: Sequence[int],
+    layer: str,
+    cache: PictureCache,
+    progress: bool,
+    how: Maps = None,
 ) -> list[dict[str, object]]:
     """For each method its overlays by image of ``x`` (N, C, H, W) and class, or why it has none."""
     found = []
@@ -57,7 +64,7 @@ def saliency_maps(
     with tqdm(total=len(SHOWN) * len(x), desc="saliency methods", disable=not progress) as bar:
         for shown in SHOWN:
             entry: dict[str, object] = {"title": shown.title, "text": shown.text, "signed": shown.signed}
-            options = _options(shown, x.shape, layer)
+            options = _options(shown, x.shape, layer, how)
             try:
                 maps_by_image = []
                 for image in x:
@@ -80,10 +87,10 @@ def _cached(cache: PictureCache, keys: Sequence[str], make: Callable[[], Tensor]
     return [2 * one[0] - 1 for one in found if one is not None]
 
 
-def _options(shown: Shown, shape: Sequence[int], layer: str) -> dict[str, object]:
+def _options(shown: Shown, shape: Sequence[int], layer: str, how: Maps) -> dict[str, object]:
     options: dict[str, object] = dict(shown.options)
     if shown.name == "GradCAM":
-        options["layer"] = layer
+        options |= {"layer": layer, "maps": how}
     if shown.name == "Occlusion":
         options["window"] = options["stride"] = max(2, round(min(shape[2:]) / 9))
     return options

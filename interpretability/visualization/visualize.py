@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from interpretability.layers import capture, evaluating, find_layer
+from interpretability.maps import reading_of
 from interpretability.names import unknown
 from interpretability.visualization.objectives import Objective, Outputs
 from interpretability.visualization.parameterization import PARAMETERIZATIONS, Parameterization
@@ -50,8 +51,14 @@ def visualize(
     each, image_shape = _image_shape(shape, objectives, steps)
     generator = torch.Generator().manual_seed(seed)
     views = default_transforms(*image_shape[1:]) if transforms is None else transforms
-    with evaluating(model), reading(model, {name for one in objectives for name in one.layers}) as read:
+    layers = {name for one in objectives for name in one.layers}
+    with evaluating(model):
         canvas = _canvas(parameterization, [len(objectives) * each, *image_shape], generator, start, model)
+        view = canvas()[:1].detach()
+        for transform in views:
+            view = transform(view, torch.Generator().manual_seed(seed))
+        as_maps = _readings(model, objectives, layers, view)
+    with evaluating(model), reading(model, layers) as read:
         optimizer = torch.optim.Adam(canvas.parameters(), lr=learning_rate)
         history: list[Tensor] = []
         for step in tqdm(range(steps), desc="visualize", unit="step", disable=not progress):
@@ -59,7 +66,8 @@ def visualize(
             for transform in views:
                 view = transform(view, generator)
             with PassedReLUs() if step < PASSED_RELU_STEPS else nullcontext():
-                scores = _scores(objectives, each, read(view))
+                outputs = {name: as_maps[name](output) for name, output in read(view).items()}
+                scores = _scores(objectives, each, outputs)
             penalty = torch.stack([penalize(images).sum() for penalize in regularizers] or [0 * images.sum()])
             (canvas.free.grad,) = torch.autograd.grad(penalty.sum() - scores.sum(), [canvas.free])
             optimizer.step()
@@ -93,6 +101,19 @@ def reading(model: nn.Module, layers: set[str | None]) -> Iterator[Callable[[Ten
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _readings(
+    model: nn.Module, objectives: Sequence[Objective], layers: set[str | None], x: Tensor
+) -> dict[str | None, Callable[[Tensor], Tensor]]:
+    """What makes maps of each layer's output; logits stay as they are."""
+    given = {name: how for one in objectives for name, how in one.maps.items()}
+    with reading(model, layers) as read, torch.no_grad():
+        outputs = read(x)
+    return {
+        name: (lambda logits: logits) if name is None else reading_of(model, name, x, output, given.get(name))
+        for name, output in outputs.items()
+    }
 
 
 class _AllSeen(Exception):

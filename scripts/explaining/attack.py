@@ -12,6 +12,8 @@ from explaining import inputs, output
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interpretability.maps import Maps
+
 ATTACKS = ("pgd", "fgsm", "deepfool")
 NORMS = ("linf", "l2")
 ROWS = 6  # images to a figure
@@ -96,7 +98,7 @@ def attack_some(
     found = perturb(args, given, images, predicted[part] if wanted is None else wanted, wanted is not None)
     reach = (found - images).abs().max().item() + PIXEL_STEP if args.attack == "deepfool" else args.epsilon
     rounded = quantize(found, images, reach, "linf" if args.attack != "pgd" else args.norm)
-    maps = None if args.method == "none" else explain(given, args.method, images, rounded)
+    maps = None if args.method == "none" else explain(given, args.method, images, rounded, args.maps)
     before, after = titles(given, images), titles(given, rounded)
     figure = draw_attacks(images, rounded, before, after, maps, args.method)
     stem = args.output / (names[0] if len(names) == 1 else f"{names[0]}-and-{len(names) - 1}-more")
@@ -130,15 +132,18 @@ def perturb(
     return torch.cat(found)
 
 
-def explain(given: inputs.Inputs, name: str, images: "Tensor", adversarial: "Tensor") -> "Tensor":
+def explain(given: inputs.Inputs, name: str, images: "Tensor", adversarial: "Tensor", maps: "Maps" = None) -> "Tensor":
     """Maps (N, 2, h, w) of what speaks for the predicted class before and after."""
     import torch
 
     from interpretability.attribution import METHODS
+    from interpretability.attribution.cam import ActivationMap
     from interpretability.drawing import flat_map
 
-    layer = (inputs.spatial_layers(given.model, images[:1], 1) or [None])[-1] if "CAM" in name else None
-    method = METHODS[name](given.model, layer)
+    options = {}
+    if issubclass(METHODS[name], ActivationMap):
+        options = {"layer": (inputs.spatial_layers(given.model, images[:1], 1, maps) or [None])[-1], "maps": maps}
+    method = METHODS[name](given.model, **options)
     return torch.stack([flat_map(method(x), METHODS[name].additive) for x in (images, adversarial)], 1)
 
 

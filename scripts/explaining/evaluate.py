@@ -82,11 +82,11 @@ def chosen(args: argparse.Namespace, given: inputs.Inputs) -> "list[Explainer]":
     from interpretability.evaluation import RANDOM, explainers
 
     side = max(given.images.shape[2:])
-    layer = args.layer or next(iter(inputs.spatial_layers(given.model, given.images[:1], 1)), None)
+    layer = args.layer or next(iter(inputs.spatial_layers(given.model, given.images[:1], 1, args.maps)), None)
     rows = []
     for name in [*(args.method or DEFAULT_METHODS), RANDOM]:
         try:
-            (row,) = explainers(given.model, [name], side, layer, args.baseline, args.seed)
+            (row,) = explainers(given.model, [name], side, layer, args.baseline, args.seed, args.maps)
             row.explain(given.images[:1], None)
         except ValueError as error:
             if args.method:

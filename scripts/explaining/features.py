@@ -85,7 +85,7 @@ def load(args: argparse.Namespace) -> inputs.Inputs:
 
 def choose(args: argparse.Namespace, given: inputs.Inputs) -> tuple[list[str], list["Objective"]]:
     """What to maximise, and what to call it."""
-    from interpretability.layers import forward_to
+    from interpretability.building_blocks import activation_maps
     from interpretability.visualization import channel, diversity, logit, neuron, odds
 
     if args.layer is None:
@@ -99,12 +99,12 @@ def choose(args: argparse.Namespace, given: inputs.Inputs) -> tuple[list[str], l
         indices = given.targets(args.targets)
         objectives, labels = [logit(index) for index in indices], [given.label(index) for index in indices]
     else:
-        here = forward_to(given.model, args.layer, given.images).shape[1]
+        here = activation_maps(given.model, args.layer, given.images, args.maps).shape[1]
         indices = args.channel or list(range(min(here, FIRST_CHANNELS)))
-        objectives = [(neuron if args.neuron else channel)(args.layer, index) for index in indices]
+        objectives = [(neuron if args.neuron else channel)(args.layer, index, maps=args.maps) for index in indices]
         labels = [f"{args.layer}:{index}" for index in indices]
     if args.diversity:
-        objectives = [one + args.diversity * diversity(args.layer) for one in objectives]
+        objectives = [one + args.diversity * diversity(args.layer, args.maps) for one in objectives]
     return labels, objectives
 
 
@@ -118,18 +118,18 @@ def visualise(
     """``each`` images of every objective (M·each, C, H, W), a handful of objectives at a time."""
     from interpretability.visualization import visualize
 
-    channels, side, _ = given.images.shape[1:]
-    margin = recipe.margin(side)
-    inner = side - 2 * margin.pixels
+    channels, height, width = given.images.shape[1:]
+    margin = recipe.margin(height)
+    inner = (height - 2 * margin.pixels, width - 2 * margin.pixels)
     at_once = max(1, IMAGES_AT_ONCE // each)
     images = _joined(
         visualize(
             given.model,
             objectives[first : first + at_once],
-            (each, channels, inner, inner),
+            (each, channels, *inner),
             steps=args.steps,
             parameterization=recipe.parameterization,
-            transforms=recipe.transforms(side),
+            transforms=recipe.transforms(height, width),
             regularizers=recipe.regularizers(),
             seed=args.seed,
             progress=True,

@@ -1,7 +1,7 @@
 """What every subcommand explains: a model, images, classes by index or name."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from interpretability.loading import LoadedModel
+    from interpretability.maps import Maps
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 SPLITS = ("test", "val", "train")
@@ -68,6 +69,8 @@ def add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     size = "side of the images in pixels, or height x width (default: the model's own)"
     group.add_argument("--size", type=sides, metavar="SIDE[xSIDE]", help=size)
     group.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line or as JSON")
+    layouts = "how layers lie, where the model does not tell: channels_first, channels_last or tokens"
+    group.add_argument("--maps", metavar="LAYOUT", help=layouts)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,37 +165,14 @@ def samples(args: argparse.Namespace) -> tuple["Tensor", list[str], "Tensor"]:
     return x, [f"{args.data}-{args.split}-{n}-is-{int(label)}" for n, label in enumerate(t)], t
 
 
-def spatial_layers(model: "nn.Module", x: "Tensor", n: int) -> list[str]:
-    """At most ``n`` layers to look into: the last block of each of the ``n`` coarsest resolutions, finest first."""
-    import torch
+def spatial_layers(model: "nn.Module", x: "Tensor", n: int, maps: "Maps" = None) -> list[str]:
+    """At most ``n`` layers to look into, early to late; none where the model has no layer with places."""
+    from interpretability.choice import choose_layers
 
-    from interpretability.layers import capture
-
-    last: dict[tuple[int, ...], str] = {}
-    for name in _blocks(getattr(model, "model", model)):
-        try:
-            with torch.no_grad(), capture(model, [name]) as outputs:
-                classes = model(x).shape[1]
-        except ValueError:  # it does not run, runs twice or gives no tensor
-            continue
-        shape = outputs[name].shape
-        normalised_input, class_maps = shape == x.shape, shape[1] == classes
-        if len(shape) != 4 or shape[2] * shape[3] == 1 or normalised_input or class_maps:
-            continue
-        if 0.5 <= shape[2] * x.shape[3] / (shape[3] * x.shape[2]) <= 2:  # else its axes are not (N, C, h, w)
-            last[tuple(shape[2:])] = name
-    return list(last.values())[-n:]
-
-
-def _blocks(model: "nn.Module", prefix: str = "", depth: int = 2) -> Iterator[str]:
-    """The names of the modules that a model lines up, looking into its sequences of modules; no dropout."""
-    from torch import nn
-
-    for name, module in model.named_children():
-        if isinstance(module, (nn.Sequential, nn.ModuleList)) and depth > 1:
-            yield from _blocks(module, f"{prefix}{name}.", depth - 1)
-        elif not isinstance(module, (nn.Dropout, nn.Identity)):
-            yield f"{prefix}{name}"
+    try:
+        return choose_layers(model, x, n, maps)
+    except ValueError:
+        return []
 
 
 def class_index(text: str, class_names: Sequence[str], outputs: int) -> int:

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
         epsilon=args.epsilon,
         twin=given.targets([args.twin])[0] if args.twin else None,
         progress=True,
+        maps=args.maps,
     )
     cache = PictureCache(args.cache)
     model_name = called(args.model)

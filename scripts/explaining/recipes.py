@@ -31,16 +31,16 @@ class Recipe:
 
         return Margin(side // 7 if self.ink else 0)
 
-    def transforms(self, side: int) -> tuple["Transform", ...]:
+    def transforms(self, height: int, width: int) -> tuple["Transform", ...]:
         """What the ascent sees images of that size through."""
         from interpretability.visualization import RandomAffine, default_transforms
 
         views: tuple[Transform, ...] = ()
         if self.viewed and self.ink:
-            views = (RandomAffine(side / 9, (0.8, 1.2), 15.0, black=True),)
+            views = (RandomAffine(height / 9, (0.8, 1.2), 15.0, black=True),)
         elif self.viewed:
-            views = default_transforms(side, side)
-        return (self.margin(side), *views)
+            views = default_transforms(height, width)
+        return (self.margin(height), *views)
 
     def regularizers(self) -> tuple["Regularizer", ...]:
         """The penalties that have a weight."""

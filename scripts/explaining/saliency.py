@@ -12,6 +12,8 @@ from explaining.output import write_arrays
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interpretability.maps import Maps
+
 DEFAULT_METHODS = ("Saliency", "InputXGradient", "GradCAM")
 INPUT = "input"
 COLUMNS = 6
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         if name not in METHODS:
             raise console.nearest(name, METHODS, "method")
     given = inputs.load(args)
-    layers = args.layer or [INPUT, *inputs.spatial_layers(given.model, given.images[:1], LAYERS)]
+    layers = args.layer or [INPUT, *inputs.spatial_layers(given.model, given.images[:1], LAYERS, args.maps)]
     for name in args.method or ():
         if METHODS[name].needs_layer and set(layers) == {INPUT}:
             raise console.UserError(f"{name} explains a layer, not the input: name one with --layer")
@@ -57,19 +59,24 @@ def run(args: argparse.Namespace) -> None:
         more = len({n for n, _ in columns[part]}) - 1
         stem = given.names[columns[start][0]] + (f"-and-{more}-more" if more else "")
         for name in methods:
-            attributions = attribute(given, name, layers, columns[part])
+            attributions = attribute(given, name, layers, columns[part], args.maps)
             if attributions:
                 write(args.output / f"{stem}-{name}", given, columns[part], titles[part], attributions)
     print_predictions(given, logits)
 
 
 def attribute(
-    given: inputs.Inputs, name: str, layers: Sequence[str], columns: Sequence[tuple[int, int]]
+    given: inputs.Inputs,
+    name: str,
+    layers: Sequence[str],
+    columns: Sequence[tuple[int, int]],
+    maps: "Maps" = None,
 ) -> dict[str, "Tensor"]:
     """Raw attributions (M, …) by the method ``name``, for each layer, of each (image, class) in ``columns``."""
     import torch
 
     from interpretability.attribution import METHODS
+    from interpretability.attribution.cam import ActivationMap
 
     images = given.images[[n for n, _ in columns]]
     targets = torch.tensor([c for _, c in columns])
@@ -77,7 +84,8 @@ def attribute(
     for layer in layers:
         if layer == INPUT and METHODS[name].needs_layer:
             continue
-        method = METHODS[name](given.model, None if layer == INPUT else layer)
+        options = {"maps": maps} if issubclass(METHODS[name], ActivationMap) else {}
+        method = METHODS[name](given.model, None if layer == INPUT else layer, **options)
         attributions[layer] = method(images, targets)
     return attributions
 

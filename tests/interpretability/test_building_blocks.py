@@ -194,17 +194,6 @@ def test_silence_and_no_groups_are_told(groups, message):
         neuron_groups(nn.Sequential(nn.ReLU(), nn.Flatten()), "0", -torch.rand(1, 3, 4, 4), groups)
 
 
-def test_vectors_have_one_place_and_tokens_a_square():
-    vectors = nn.Sequential(nn.Identity())
-    assert activation_maps(vectors, "0", torch.rand(2, 5)).shape == (2, 5, 1, 1)
-    tokens = torch.rand(2, 10, 6)  # a class token, then 3 × 3
-    found = activation_maps(nn.Sequential(nn.Identity(), nn.Flatten()), "0", tokens)
-    assert found.shape == (2, 6, 3, 3)
-    assert torch.equal(found[1, :, 1, 2], tokens[1, 1 + 3 + 2])
-    with pytest.raises(ValueError, match=r"layer '0' puts out \(2, 8, 6\)"):
-        activation_maps(nn.Sequential(nn.Identity(), nn.Flatten()), "0", torch.rand(2, 8, 6))
-
-
 def test_the_model_comes_back_as_it_was(tower, images):
     tower.train()
     neuron_groups(tower, "late", images, 2)

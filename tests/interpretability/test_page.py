@@ -219,7 +219,7 @@ def test_layers_that_a_page_shows_by_itself():
     resnet = torchvision.models.resnet18(weights=None)
     assert choose_layers(resnet, x) == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
     assert choose_layers(resnet, x, count=2) == ["layer3.1", "layer4.1"]
-    with pytest.raises(ValueError, match="no layer of Sequential puts out maps"):
+    with pytest.raises(ValueError, match="no layer of Sequential can be read as maps"):
         choose_layers(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2))
 
 

@@ -210,7 +210,7 @@ def test_each_penalty_lowers_what_it_penalises(net, penalty):
 def test_objectives_read_what_they_name(net):
     x = torch.rand(3, 3, 6, 7, dtype=torch.float64)
     first, z = net.first(x), net(x)
-    outputs = {None: z, "first": first, "head": z}
+    outputs = {None: z, "first": first, "head": z[:, :, None, None]}
     v = torch.randn(6, dtype=torch.float64)
     cases = {
         logit(2): z[:, 2],

@@ -107,16 +107,6 @@ def test_the_default_layers_are_the_last_blocks_of_three_resolutions():
     assert inputs.spatial_layers(resnet, torch.rand(1, 3, 64, 64), 3) == ["layer2.1", "layer3.1", "layer4.1"]
 
 
-def test_layers_that_keep_channels_last_are_not_taken_for_maps():
-    class Last(torch.nn.Module):
-        def forward(self, x):
-            return x.repeat(1, 4, 1, 1).permute(0, 2, 3, 1)
-
-    pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AvgPool2d(2), Last(), pooled)
-    assert inputs.spatial_layers(net, torch.rand(1, 3, 30, 30), 3) == ["0", "1"]
-
-
 def test_images_of_one_name_do_not_overwrite_each_other():
     assert inputs.distinct(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
 
