@@ -26,6 +26,7 @@ def layer_names(model: nn.Module) -> list[str]:
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """The layer called ``name``; ValueError with the nearest valid names if there is none."""
     for root in (model.model, model) if isinstance(model, PixelModel) else (model,):
+        _check_visible(root, name)
         try:
             layer = root.get_submodule(name)
         except AttributeError:
@@ -33,6 +34,18 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         if name:
             return layer
     raise unknown("layer", name, layer_names(model))
+
+
+def _check_visible(root: nn.Module, name: str) -> None:
+    """Raise where the layer lies inside a scripted module, which runs without telling of its layers."""
+    module = root
+    for part in name.split("."):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"layer {name!r} lies inside a scripted module, whose layers cannot be seen: explain the input, or load"
+                " the model without torch.jit.script"
+            )
+        module = getattr(module, part, module)
 
 
 @contextmanager

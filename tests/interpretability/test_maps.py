@@ -1,11 +1,23 @@
 """Layers as maps: equal to a plain rearrangement of autograd's gradient, or an error that names the readings."""
 
+import itertools
+import math
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from interpretability import GradCAM, GradCAMPlusPlus, GuidedGradCAM, ScoreCAM, channel, visualize
+from interpretability import (
+    GradCAM,
+    GradCAMPlusPlus,
+    GuidedGradCAM,
+    Occlusion,
+    Saliency,
+    ScoreCAM,
+    channel,
+    visualize,
+)
 from interpretability.building_blocks import (
     activation_maps,
     channel_attribution,
@@ -233,3 +245,68 @@ def test_a_layer_on_whose_places_nothing_depends_is_warned_about():
 
     with pytest.warns(UserWarning, match="depends on no place of layer 'blocks'"):
         GradCAM(ReadsClassToken(), "blocks")(torch.rand(1, 3, 12, 8), 0)
+
+
+def by_a_loop(score, point, window, stride, place):
+    """Occlusion with every window by a loop over its corners; ``place`` puts a mask over places onto the point."""
+    sizes = place.sizes
+    ranges = [range(0, -(-(size - w) // s) * s + 1, s) for size, w, s in zip(sizes, window, stride)]
+    total, count = torch.zeros(len(point), *sizes).to(point), torch.zeros(sizes)
+    for corner in itertools.product(*ranges):
+        mask = torch.zeros(sizes, dtype=torch.bool)
+        mask[tuple(slice(start, start + w) for start, w in zip(corner, window))] = True
+        drop = score(point) - score(torch.where(place(mask), 0.0, point))
+        total += drop.view(-1, *[1] * len(sizes)) * mask
+        count += mask
+    return total / count
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "stride"),
+    [((7,), (3,), (2,)), ((2, 9), (4,), (2,)), ((2, 5, 6), (2, 3), (1, 2)), ((2, 3, 4, 5), (2, 2, 3), (1, 2, 2))],
+)
+def test_occlusion_of_vectors_signals_images_and_volumes(shape, window, stride):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 3), nn.Tanh()).double()
+    x = torch.rand(2, *shape, dtype=torch.float64)
+
+    class Place:
+        sizes = shape if len(shape) == 1 else shape[1:]
+
+        def __call__(self, mask):
+            return mask if len(shape) == 1 else mask[None]
+
+    expected = by_a_loop(lambda point: model(point)[:, 1], x, window, stride, Place())
+    expected = expected if len(shape) == 1 else expected[:, None].expand_as(x)
+    assert expected.abs().max() > 0
+    found = Occlusion(model, window=window, stride=stride)(x, 1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=rf"window has 4 numbers for {len(window)} axes"):
+        Occlusion(model, window=(1, 1, 1, 1))(x, 1)
+
+
+def test_occlusion_of_tokens_covers_patches_and_leaves_special_tokens_alone():
+    torch.manual_seed(0)
+    model, x = Transformer(special=2).double().eval(), torch.rand(2, 3, 12, 8, dtype=torch.float64)
+    tokens = model.blocks(torch.cat([model.reg_token.expand(2, -1, -1), model.embed(x).flatten(2).mT], 1)).detach()
+
+    class Place:
+        sizes = (3, 2)
+
+        def __call__(self, mask):
+            return torch.cat([torch.zeros(2, dtype=torch.bool), mask.flatten()])[:, None]
+
+    score = lambda tokens: model.head(model.mix(tokens.mT).tanh().mean(2))[:, 1]  # noqa: E731
+    expected = by_a_loop(score, tokens, (2, 1), (1, 1), Place()).detach()
+    found = Occlusion(model, "blocks", window=(2, 1), stride=1)(x, 1)
+    assert found.shape == tokens.shape and expected.abs().max() > 0 and not found[:, :2].any()
+    torch.testing.assert_close(found[:, 2:, 0], expected.flatten(1), rtol=0, atol=1e-12)
+
+
+def test_layers_of_a_scripted_module_are_refused_in_one_line():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    scripted, x = torch.jit.script(net.eval()), torch.rand(1, 3, 8, 8)
+    assert Saliency(scripted)(x, 1).abs().max() > 0
+    for model, layer in ((scripted, "0"), (nn.Sequential(scripted), "0.0")):
+        with pytest.raises(ValueError, match=rf"layer '{layer}' lies inside a scripted module") as error:
+            GradCAM(model, layer)(x, 0)
+        assert "\n" not in str(error.value)
