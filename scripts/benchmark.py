@@ -26,7 +26,7 @@ CASES = sorted(
 
 def parse() -> "console.argparse.Namespace":
     """The command line."""
-    parser = console.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0])
+    parser = console.ArgumentParser(prog=console.called("benchmark"), description=__doc__.splitlines()[0])
     parser.add_argument("--only", metavar="CASE", action="append", help=f"one of: {', '.join(CASES)}; may be repeated")
     parser.add_argument(
         "--quick", action="store_true", help="fewer repeats on smaller work: a smoke test, which judges no bound"

@@ -18,6 +18,19 @@ MAX_ERROR_LINES = 5
 LARGEST = 2**32 - 1  # the largest seed that NumPy accepts
 
 
+SUBCOMMAND: list[str] = []  # the command that ``backlit`` was asked for; empty where a script was started itself
+
+
+def words() -> list[str]:
+    """What was typed behind the command."""
+    return sys.argv[1 + len(SUBCOMMAND) :]
+
+
+def called(name: str) -> str:
+    """How the command ``name`` is called here: ``train.py``, or ``backlit train``."""
+    return f"backlit {name}" if SUBCOMMAND else f"{name}.py"
+
+
 class UserError(Exception):
     """Something the person at the keyboard can put right; the message says what and how."""
 
@@ -94,6 +107,10 @@ class ArgumentParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{arg_string} is too large: the most is {LARGEST}")
         return value
 
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse does; by default the words behind the command."""
+        return super().parse_args(words() if args is None else args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """One line, with the nearest option where one was unknown."""
         unknown = message.removeprefix("unrecognized arguments: ").split()
@@ -109,7 +126,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     A ValueError or OSError is taken for a user's error. Set ``BACKLIT_TRACEBACK=1`` to see where it
     came from. Libraries outside the stated range are told first, in a line.
     """
-    if not {"-h", "--help"} & set(sys.argv):
+    if not {"-h", "--help"} & set(words()):
         versions.warn()
     try:
         code = main() or EXIT_DONE

@@ -1,12 +1,11 @@
 """The test stage of a finished run: ``evaluate.py CHECKPOINT [--data.… --trainer.…]``."""
 
-import sys
 from pathlib import Path
 
 import console
 from training import arguments
 
-HELP = """usage: evaluate.py CHECKPOINT [--data.… --trainer.…]
+HELP = """usage: {command} CHECKPOINT [--data.… --trainer.…]
 
 Repeat the test stage of a finished run from one of its checkpoints (or the run's folder: its best).
 The run's own config.yaml rebuilds model and data; any option of train.py overrides it. Pictures go into the
@@ -16,9 +15,9 @@ run's folder, under evaluation/.
 
 def main() -> int | None:
     """Rebuild the run that wrote the checkpoint and test it."""
-    words = sys.argv[1:]
+    words = console.words()
     if not words or words[0] in ("-h", "--help"):
-        print(HELP, end="")
+        print(HELP.format(command=console.called("evaluate")), end="")
         return None if words else console.EXIT_USER_ERROR
     path = Path(words[0])
     checkpoint = path / "checkpoints" / "best.ckpt" if path.is_dir() else path

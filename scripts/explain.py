@@ -1,7 +1,6 @@
 """Explanations from the command line: ``explain.py SUBCOMMAND …``."""
 
 import importlib
-import sys
 
 import console
 
@@ -17,12 +16,13 @@ SUBCOMMANDS = {
 def usage() -> str:
     """The page that ``--help`` shows."""
     commands = "\n".join(f"  {name:<10}{text}" for name, text in SUBCOMMANDS.items())
-    return f"usage: explain.py SUBCOMMAND …\n\n{commands}\n\nexplain.py SUBCOMMAND --help shows its options.\n"
+    called = console.called("explain")
+    return f"usage: {called} SUBCOMMAND …\n\n{commands}\n\n{called} SUBCOMMAND --help shows its options.\n"
 
 
 def main() -> int | None:
     """Hand over to the subcommand's own file, which alone is imported."""
-    words = sys.argv[1:]
+    words = console.words()
     if not words or words[0] in ("-h", "--help"):
         print(usage(), end="")
         return None if words else console.EXIT_USER_ERROR
@@ -30,7 +30,7 @@ def main() -> int | None:
     if name not in SUBCOMMANDS:
         raise console.nearest(name, SUBCOMMANDS, "subcommand")
     command = importlib.import_module(f"explaining.{name}")
-    parser = console.ArgumentParser(prog=f"explain.py {name}", description=command.__doc__)
+    parser = console.ArgumentParser(prog=f"{console.called('explain')} {name}", description=command.__doc__)
     command.add_arguments(parser)
     return command.run(parser.parse_args(options))
 

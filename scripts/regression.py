@@ -14,7 +14,7 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", 
 
 def parse() -> "console.argparse.Namespace":
     """The command line."""
-    parser = console.ArgumentParser(prog="regression.py", description=__doc__)
+    parser = console.ArgumentParser(prog=console.called("regression"), description=__doc__)
     parser.add_argument("--activation", default="tanh", help=f"the hidden nonlinearity: {', '.join(ACTIVATIONS)}")
     parser.add_argument("--updates", type=int, default=2000, help="updates of each network, a multiple of 20")
     parser.add_argument("--learning-rate", type=float, default=0.05, help="Adam's")

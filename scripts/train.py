@@ -3,7 +3,6 @@
 ``python scripts/train.py --help`` shows the experiments and the common options.
 """
 
-import sys
 import time
 
 import console
@@ -12,7 +11,7 @@ from training import arguments
 
 def main() -> int | None:
     """Answer ``--help`` without torch; else train."""
-    words = sys.argv[1:]
+    words = console.words()
     if words and words[0] in ("-h", "--help"):
         print(arguments.short_help(), end="")
         return None

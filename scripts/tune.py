@@ -23,8 +23,8 @@ OPTIONS_OF_A_RUN = ("config", "seed_everything", "model", "data", "trainer", "ch
 def parser() -> console.ArgumentParser:
     """The options that are not train.py's."""
     parser = console.ArgumentParser(
-        prog="tune.py",
-        usage="tune.py [EXPERIMENT] [--config FILE] [--model.… --data.… --trainer.…] [--trials N] …",
+        prog=console.called("tune"),
+        usage=f"{console.called('tune')} [EXPERIMENT] [--config FILE] [--model.… --data.… --trainer.…] [--trials N] …",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=RawHelp,

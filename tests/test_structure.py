@@ -75,6 +75,8 @@ def test_every_subpackage_is_installed():
     settings.read(ROOT / "setup.cfg")
     listed = set(settings["options"]["packages"].split())
     found = {
-        ".".join(path.parent.relative_to(ROOT).parts) for p in PACKAGES for path in (ROOT / p).rglob("__init__.py")
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for folder in (*PACKAGES, "scripts")
+        for path in (ROOT / folder).rglob("__init__.py")
     }
-    assert listed == found
+    assert listed == {name.replace("scripts", "backlit") for name in found} | {"backlit.configs"}

@@ -24,8 +24,9 @@ from torchvision import transforms
 from benchmarks.harness import Result, compare, fit_seconds
 from datamodules import MNISTDataModule
 from lit_models import LitCNN
+from training.arguments import CONFIGS
 
-RECIPE = yaml.safe_load((Path(__file__).parents[2] / "configs" / "mnist.yaml").read_text())
+RECIPE = yaml.safe_load((CONFIGS / "mnist.yaml").read_text())
 FASTER_THAN_PUBLISHED, OVERHEAD = 0.6, 1.1
 TARGET = 0.99
 CUDA_SECONDS = 2.0

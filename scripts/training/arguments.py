@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from console import UserError, nearest
+from console import UserError, called, nearest
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+INSTALLED = Path(__file__).resolve().parents[1] / "configs"  # in a wheel they lie inside the package
+CONFIGS = INSTALLED if INSTALLED.is_dir() else INSTALLED.parents[1] / "configs"
 DEFAULT_EXPERIMENT = "digits"
 
-HELP = """usage: train.py [EXPERIMENT] [--config FILE] [--model.… --data.… --trainer.…] [--resume PATH]
+HELP = """usage: {command} [EXPERIMENT] [--config FILE] [--model.… --data.… --trainer.…] [--resume PATH]
 
 Train a network, watch it in TensorBoard, test the best checkpoint.
 
@@ -52,7 +53,7 @@ def short_help() -> str:
     for name, path in experiments().items():
         first = path.read_text(encoding="utf-8").splitlines()[0]
         lines.append(f"  {name:<12} {first.lstrip('# ')}")
-    return HELP.format(experiments="\n".join(lines))
+    return HELP.format(command=called("train"), experiments="\n".join(lines))
 
 
 def split(argv: list[str]) -> Arguments:

@@ -20,7 +20,7 @@ import callbacks  # noqa: F401  (names that a configuration may use without thei
 import datamodules  # noqa: F401
 import lit_models  # noqa: F401
 from callbacks import EpochMeans, RandomState, RunProgress
-from console import UserError, shorten
+from console import UserError, called, shorten
 from interpretability.whole_files import whole_file
 from training.arguments import CONFIGS, Arguments
 from training.checkpoints import AtomicCheckpoints
@@ -160,7 +160,11 @@ class BacklitCLI(LightningCLI):
             save_config_callback=None,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": f"train.py {arguments.experiment}"},
+            parser_kwargs={
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "prog": f"{called('train')} {arguments.experiment}",
+            },
             args=files + arguments.rest,
             run=False,
         )

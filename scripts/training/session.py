@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import tensorboard_command
-from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, shorten
+from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, called, shorten
 from training.arguments import Arguments, config_beside
 from training.cli import BacklitCLI, from_yaml, settings_in
 from training.interrupts import Interrupted, StopWhenAsked, sigterm_as_interrupt
@@ -171,7 +171,7 @@ def interrupted(cli: BacklitCLI, stop: BaseException) -> int:
     if not isinstance(cause, KeyboardInterrupt):
         raise stop
     if cli.folder and cli.trainer.is_global_zero and (cli.folder / "checkpoints" / "last.ckpt").is_file():
-        print(f"stopped at step {cli.trainer.global_step}; to go on: train.py --resume {cli.folder}")
+        print(f"stopped at step {cli.trainer.global_step}; to go on: {called('train')} --resume {cli.folder}")
     terminated = isinstance(cause, Interrupted) and cause.signum == signal.SIGTERM
     return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
 

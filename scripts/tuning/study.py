@@ -8,6 +8,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from callbacks import tensorboard_command
+from console import called
 from interpretability.drawing import save_figure
 from training.session import quiet_libraries
 from tuning import drawing, records, retraining, storage
@@ -66,7 +67,7 @@ def report(study: Study, experiment: Experiment, folder: Path) -> FrozenTrial | 
     remark = f"the best of {counts[TrialState.COMPLETE]} complete trials: {experiment.monitor} {best.value:.5g}"
     write_tuned(tuned_file(folder, experiment), experiment, best.params, remark)
     print(f"pictures {folder / 'figures'}, all trials {folder / 'trials.csv'}")
-    print(f"best setting: train.py --config {tuned_file(folder, experiment)}")
+    print(f"best setting: {called('train')} --config {tuned_file(folder, experiment)}")
     return best
 
 

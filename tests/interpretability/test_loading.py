@@ -231,8 +231,12 @@ def test_a_lightning_module_from_its_checkpoint_and_no_other_class(own):
     loaded = load_model("lit_models.cnn:LitCNN", own / "run.ckpt")
     x = torch.rand(2, 1, 28, 28)
     assert torch.equal(loaded.model(x), model.eval()(x))
-    content["hyper_parameters"] |= {"_instantiator": "lightning.pytorch.cli.instantiate_module",
-                                    "_class_path": "subprocess.Popen"}  # fmt: skip
+    builder = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+    content["hyper_parameters"] |= builder | {"_class_path": "lit_models.LitCNN"}  # as LightningCLI writes it
+    torch.save(content, own / "run.ckpt")
+    assert torch.equal(load_model("lit_models.cnn:LitCNN", own / "run.ckpt").model(x), model(x))
+    assert torch.equal(load_model(str(own / "run.ckpt")).model(x), model(x))
+    content["hyper_parameters"] |= {"_class_path": "subprocess.Popen"}
     torch.save(content, own / "run.ckpt")
     with pytest.raises(ValueError, match=r"asks to be built by subprocess\.Popen"):
         load_model("lit_models.cnn:LitCNN", own / "run.ckpt")
