@@ -16,7 +16,7 @@ GRID_MAKERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 NOT_SPECIAL = ("pos", "mask", "embed", "weight", "bias")
 
 
-Changes = tuple[Tensor, Tensor]  # of a layer (N, a, b): how much each of a, and of b, changed; (2, a) and (2, b)
+Changes = tuple[Tensor, Tensor]  # (2, …) each: how much every place changed, with channels last, and with them first
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Surroundings:
     """What a forward pass shows.
 
     ``grids`` are the heights and widths of the maps that convolutions and poolings make; ``special`` counts the tokens
-    without a place; ``changes`` says, for each layer with outputs (N, a, b), which entries a change of the image's top
+    without a place; ``changes`` says, for each layer with tokens or maps, which places a change of the image's top
     right and of its bottom left corner reaches.
     """
 
@@ -32,9 +32,11 @@ class Surroundings:
     special: int
     changes: dict[str, Changes]
 
-    def in_place(self, layer: str, grid: Grid, flipped: bool) -> bool:
-        """Whether tokens of ``layer`` on a ``grid`` change most in or near the corner of the image that changed."""
-        changed = self.changes[layer][int(flipped)][:, -grid[0] * grid[1] :]
+    def in_place(self, layer: str, grid: Grid, channels_first: bool) -> bool:
+        """Whether the places of ``layer`` on a ``grid`` change most in or near the corner of the image that changed."""
+        if layer not in self.changes:
+            return False
+        changed = self.changes[layer][int(channels_first)].flatten(1)[:, -grid[0] * grid[1] :]
         (top, right), (bottom, left) = (divmod(place, grid[1]) for place in changed.argmax(dim=1).tolist())
         return top < grid[0] / 2 <= bottom + 0.5 and left < grid[1] / 2 <= right + 0.5
 
@@ -59,9 +61,9 @@ def _look(model: nn.Module, x: Tensor) -> Surroundings:
             return
         if output.ndim == 4 and isinstance(module, GRID_MAKERS):
             grids[(output.shape[2], output.shape[3])] = None
-        if output.ndim == 3 and output.is_floating_point():
+        if output.ndim in (3, 4) and output.is_floating_point():
             change = (output[1:] - output[:1]).square()
-            changes[name] = change.sum(dim=2), change.sum(dim=1)
+            changes[name] = change.sum(dim=-1), change.sum(dim=1)
 
     images = _with_changed_corners(x) if x.ndim == 4 else x.repeat(3, *[1] * (x.ndim - 1))
     with observed(model, record):

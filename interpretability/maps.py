@@ -135,6 +135,10 @@ class _Reader:
             fits["channels_first"] = False  # tokens × tokens, as attention has them
         if all(fits.values()):  # a convolution or pooling that makes maps of one of the two sizes tells
             fits = {layout: grid in self._surroundings().grids for layout, grid in zip(fits, (first, last))}
+        if all(fits.values()):  # a change of a corner tells where places lie
+            around = self._surroundings()
+            both = zip(fits, (first, last), (True, False))
+            fits = {layout: around.in_place(self.layer, grid, is_first) for layout, grid, is_first in both}
         found: list[Layout] = [layout for layout, fit in fits.items() if fit]  # type: ignore[misc]
         return found[0] if len(found) == 1 else None
 

@@ -170,6 +170,24 @@ def test_timms_families(name):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_where_all_axes_are_equally_long_a_changed_corner_tells(last):
+    class Cube(nn.Module):  # (N, 16, 16, 16), and no other input fits
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Linear(16**3, 4)
+
+        def forward(self, x):
+            maps = self.conv(x)
+            return self.head(self.act(maps.permute(0, 2, 3, 1) if last else maps).flatten(1))
+
+    torch.manual_seed(0)
+    model, x = Cube().double(), torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    a, g = plain(model, "act", x, 1, (lambda output: output.permute(0, 3, 1, 2)) if last else (lambda output: output))
+    expected = (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True)
+    torch.testing.assert_close(GradCAM(model, "act", relu=False)(x, 1), expected, rtol=0, atol=1e-12)
+
+
 def test_tokens_that_do_not_lie_row_by_row_are_named():
     class Shuffled(Transformer):
         def forward(self, x):
