@@ -197,6 +197,12 @@ def separates(model: nn.Module, layer: str, x: Tensor, point: Tensor, logits: Te
     return twice.shape == expected.shape and torch.allclose(twice, expected, rtol=0, atol=rounding)
 
 
+def quickest_layout(x: Tensor) -> Tensor:
+    """Images on a CPU with channels last, in which convolutions are quicker; anything else contiguous."""
+    images_on_cpu = x.ndim == 4 and x.device.type == "cpu"
+    return x.contiguous(memory_format=torch.channels_last if images_on_cpu else torch.contiguous_format)
+
+
 def check_rows(output: Tensor, layer: str | None, rows: int) -> None:
     """Raise unless the ``output`` of ``layer`` has a row for each of the ``rows`` in the batch."""
     if len(output) != rows:

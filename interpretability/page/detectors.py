@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from interpretability.layers import evaluating, forward_to
-from interpretability.maps import Maps
+from interpretability.maps import Maps, as_maps
 from interpretability.page.cache import PictureCache, digest, model_digest
 from interpretability.visualization import Objective, channel, direction, visualize
 
-SIDE, STEPS, BATCH = 96, 64, 25
+SIDE, FINE_SIDE, STEPS, BATCH = 96, 64, 64, 25
+COARSE_STRIDE = 12  # pixels from place to place, from which on units see too much for the smaller side
 DIRECTION_DIGITS = 3  # directions are rounded before they are drawn, so that rounding elsewhere keeps them in the cache
 
 
@@ -72,13 +73,14 @@ class Detectors:
         return [picture for picture in found if picture is not None]
 
     def _shape(self, layer: str) -> tuple[int, int, int]:
-        """The smaller of ``SIDE`` and the image, or the image's own size where the model takes no other."""
+        """At most ``SIDE``, less for layers whose units see little; the image's size if the model takes no other."""
         channels, height, width = self.image_shape
-        small = (channels, min(SIDE, height), min(SIDE, width))
-        parameter = next(self.model.parameters())
+        x = torch.zeros(1, channels, min(SIDE, height), min(SIDE, width)).to(next(self.model.parameters()))
         try:
             with evaluating(self.model), torch.no_grad():
-                forward_to(self.model, layer, torch.zeros(1, *small).to(parameter))
+                output = forward_to(self.model, layer, x)
+            places = as_maps(self.model, layer, x, output, self.maps).shape[2]
         except (RuntimeError, AssertionError, ValueError):
             return channels, height, width
-        return small
+        side = SIDE if places * COARSE_STRIDE <= x.shape[2] else FINE_SIDE
+        return channels, min(side, height), min(side, width)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from interpretability.layers import capture, evaluating, find_layer
+from interpretability.layers import capture, evaluating, find_layer, quickest_layout
 from interpretability.maps import reading_of
 from interpretability.names import unknown
 from interpretability.visualization.objectives import Objective, Outputs
@@ -66,7 +66,7 @@ def visualize(
             for transform in views:
                 view = transform(view, generator)
             with PassedReLUs() if step < PASSED_RELU_STEPS else nullcontext():
-                outputs = {name: as_maps[name](output) for name, output in read(view).items()}
+                outputs = {name: as_maps[name](output) for name, output in read(quickest_layout(view)).items()}
                 scores = _scores(objectives, each, outputs)
             penalty = torch.stack([penalize(images).sum() for penalize in regularizers] or [0 * images.sum()])
             (canvas.free.grad,) = torch.autograd.grad(penalty.sum() - scores.sum(), [canvas.free])
