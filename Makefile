@@ -9,7 +9,7 @@ REFERENCE := lit_models lit_models.functional lit_models.network lit_models.batc
 	interpretability.building_blocks interpretability.evaluation interpretability.images interpretability.loading \
 	interpretability.page interpretability.drawing callbacks
 
-.PHONY: help exercise reference train test test-all faults lint bench regression tune tensorboard clean
+.PHONY: help exercise reference train test test-all test-cuda faults lint bench regression tune tensorboard clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ test: $(VENV)/.installed-test  ## the tests that take less than three minutes
 
 test-all: $(VENV)/.installed-test  ## also several processes, browser and slow ones
 	$(BIN)/pytest -n 2 -m "not faults" $(ARGS)
+
+test-cuda: $(VENV)/.installed-test  ## what holds on a CUDA device; fails where there is none
+	BACKLIT_REQUIRE=cuda $(BIN)/pytest -n 4 -m "cuda or any_device" $(ARGS)
 
 faults: $(VENV)/.installed-test  ## hold every promise of docs/reliability.md by its fault, and write that page
 	$(BIN)/pytest -n 2 -m "" tests/reliability $(wildcard tests/hostile) --promises docs/reliability.md $(ARGS)

@@ -24,6 +24,7 @@ from console import UserError, called, shorten
 from interpretability.whole_files import whole_file
 from training.arguments import CONFIGS, Arguments
 from training.checkpoints import AtomicCheckpoints
+from training.determinism import default_for
 from training.interrupts import StopWhenAsked
 from training.messages import condense
 from training.run_directory import MetricsFile, new_run_directory, read_checkpoint
@@ -212,6 +213,8 @@ class BacklitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and checkpoints where a run is written."""
         settings = self.config_init["trainer"]
+        if settings["deterministic"] is None:
+            kwargs["deterministic"] = default_for(settings["accelerator"])
         if not self.write_run:
             kwargs |= {"logger": False, "enable_checkpointing": False}
         self._leave_out(settings, kwargs.get("logger", settings["logger"]))

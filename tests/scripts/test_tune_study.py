@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -194,7 +195,7 @@ def test_of_processes_that_open_a_study_together_one_enqueues_the_experiments_ow
     databases = [storage.open_storage(url) for _ in range(4)]
     for name in "abcde":
         with ThreadPoolExecutor(4) as pool:
-            opened = list(pool.map(lambda database: storage.open_study(database, name, experiment), databases))
+            opened = list(pool.map(partial(storage.open_study, name=name, experiment=experiment), databases))
         assert [len(study.trials) for study in opened] == [1] * 4
 
 
