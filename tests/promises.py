@@ -39,8 +39,8 @@ def record_promise(request: pytest.FixtureRequest) -> Callable[..., dict[str, An
 
     Call it before the fault, so that a failure is counted too. Rows that share promise and fault are put
     together and their tries added up. The row comes back: ``row["figure"] = …`` adds what was measured, and
-    ``row["tries"]`` can be set once it is known. ``group`` is the heading that the row stands under. ``device`` is the
-    one that was computed on: by default the GPU that is there in a test marked ``any_device`` or ``cuda``, else the CPU.
+    ``row["tries"]`` can be set once it is known. ``group`` is the heading that the row stands under. ``device`` is what
+    was computed on: by default the GPU that is there in a test marked ``any_device`` or ``cuda``, else the CPU.
     """
     marked = any(request.node.get_closest_marker(name) for name in ("any_device", "cuda"))
     usual = torch.cuda.get_device_name() if marked and torch.cuda.is_available() else CPU

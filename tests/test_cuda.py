@@ -13,12 +13,10 @@ from interpretability import (
     fgsm,
     layer_gradient,
     load_model,
-    neuron_groups,
     pgd,
-    semantic_dictionary,
-    spatial_attribution,
     visualize,
 )
+from interpretability.building_blocks import neuron_groups, semantic_dictionary, spatial_attribution
 from interpretability.evaluation import Explainer, Settings, evaluate
 from interpretability.layers import evaluating
 from interpretability.page import PageOptions, PictureCache, build_page
@@ -81,12 +79,12 @@ def test_everything_else_takes_images_from_the_cpu(both):
 
 
 def test_evaluation_agrees_with_the_cpu(both):
-    cpu, cuda, x, layer = both
+    cpu, cuda, x, _ = both
     settings = Settings(n_steps=4, n_squares=4, n_noises=1, n_stages=2)
     found = []
     for net in (cpu, cuda):
         saliency = METHODS["Saliency"](net)
-        explainer = Explainer("Saliency", "gradient", saliency)
+        explainer = Explainer("Saliency", saliency, "gradient", None)
         found.append(evaluate(net, [explainer], x, torch.tensor([1, 0, 1]), settings))
     for measure, expected in found[0].values["Saliency"].items():
         values = found[1].values["Saliency"][measure]
