@@ -9,7 +9,7 @@ REFERENCE := lit_models lit_models.functional lit_models.network lit_models.batc
 	interpretability.building_blocks interpretability.evaluation interpretability.images interpretability.loading \
 	interpretability.page interpretability.drawing callbacks
 
-.PHONY: help exercise reference train test test-all test-cuda faults lint bench regression tune tensorboard clean
+.PHONY: help exercise models reference train test test-all test-cuda faults lint bench regression tune tensorboard clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,9 @@ exercise: $(VENV)/.installed  ## every figure and number of docs/exercise.md, or
 reference: $(VENV)/.installed-test  ## build/reference: every public name, from its docstring
 	$(BIN)/python -W error -m pdoc --docformat google --no-show-source --output-directory build/reference \
 		$(REFERENCE)
+
+models: $(VENV)/.installed-test  ## docs/models.md: every method on every architecture
+	$(BIN)/python scripts/models.py $(ARGS)
 
 tune: $(VENV)/.installed  ## search the settings of digits, or make tune ARGS="mnist --trials 30"
 	$(BIN)/python scripts/tune.py $(or $(ARGS),digits)

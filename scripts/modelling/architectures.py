@@ -92,4 +92,11 @@ ARCHITECTURES = (
     Architecture("timm:resnest14d"),
     Architecture("timm:poolformer_s12"),
 )
-FEW = ("resnet18", "squeezenet1_0", "mobilenet_v3_small", "swin_t", "vit_b_32", "convnext_tiny", "regnet_y_400mf")
+SMALL = (
+    "squeezenet1_0",
+    "regnet_y_400mf",
+    "vit_tiny_patch16_224",
+    "convnextv2_atto",
+    "mobilenetv4_conv_small",
+    "swin_t",
+)

@@ -31,7 +31,7 @@ def guided_grad_cam(case: Case) -> Pair:
 
 def lrp(case: Case) -> Pair:
     """The ε-rule with hardly any ε is gradient × input of a network whose activations are taken as slopes f(z) / z."""
-    found = method("LRP", case, epsilon=1e-12)
+    found = method("LRP", case, epsilon=1e-30)  # even the faintest activations of a deep random network outweigh it
     with activations_as_slopes():
         h, gradient = case.at_module(case.model.normalize)
     return found, h * gradient
@@ -125,7 +125,7 @@ def activations_as_slopes() -> Iterator[None]:
         def patched(z: Tensor, *args: object, **kwargs: object) -> Tensor:
             with torch.no_grad():
                 kwargs.pop("inplace", None)
-                ratio = torch.where(z == 0, 0, function(z, *args, **kwargs) / z)
+                ratio = torch.where(z == 0, 0, function(z.clone(), *args, **kwargs) / z)  # it may work in place
             return z * ratio
 
         return patched

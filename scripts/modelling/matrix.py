@@ -11,7 +11,7 @@ from interpretability.layers import forward_to
 from interpretability.maps import as_maps
 from modelling.architectures import Architecture
 from modelling.checks import examine
-from modelling.replicas import Case
+from modelling.replicas import Case, grad_cam
 
 Row = dict[str, Any]
 
@@ -24,9 +24,10 @@ def examined(architecture: Architecture, columns: Iterable[str]) -> Row:
     narrow, *_, layer = choose_layers(model, x, 4)
     with torch.no_grad():
         output = forward_to(model, layer, x)
-        target = int(model(x).argmax())
+        likeliest = model(x)[0].argsort(descending=True).tolist()
     grid = as_maps(model, layer, x, output).shape[2:]
-    case = Case(model, x, target, layer, narrow, architecture.arrange((grid[0], grid[1])))
+    cases = (Case(model, x, k, layer, narrow, architecture.arrange((grid[0], grid[1]))) for k in likeliest)
+    case = next(one for one in cases if grad_cam(one).any())  # a class that the layer speaks for
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cells = {column: examine(case, column) for column in columns}
