@@ -8,7 +8,7 @@ import jinja2
 from interpretability.whole_files import whole_file
 from modelling.matrix import Row
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "docs" / "templates"
+TEMPLATES = Path(__file__).parent
 RIGHT, WRONG, REFUSED = "✓", "✗", "–"
 
 

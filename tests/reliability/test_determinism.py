@@ -54,7 +54,7 @@ def batches(data, epochs: int, skip: int = 0) -> list[tuple[torch.Tensor, ...]]:
     loader, found = data.train_dataloader(), []
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
-        found += list(loader)
+        found += [tuple(part.cpu() for part in batch) for batch in loader]
     return found
 
 
