@@ -16,12 +16,12 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the page and its numbers")
     args = parser.parse_args()
 
-    from modelling.page import write
     from tqdm import tqdm
 
     from modelling.architectures import ARCHITECTURES
     from modelling.checks import COLUMNS
     from modelling.matrix import examined, wrong
+    from modelling.page import write
 
     names = [one.name for one in ARCHITECTURES]
     for name in args.only or ():
