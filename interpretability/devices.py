@@ -68,7 +68,7 @@ def full_precision() -> Iterator[None]:
     operation. Both are set, because a caller's model may read either; the older one cannot be read where a caller has
     set the newer one alone, and is then left as it is.
     """
-    switches = [switch for switch in _switches() if hasattr(switch, "fp32_precision")]
+    switches = _switches()
     before = [switch.fp32_precision for switch in switches]
     older = None
     with suppress(RuntimeError):
@@ -88,11 +88,13 @@ def full_precision() -> Iterator[None]:
             switch.fp32_precision = precision
 
 
-def _switches() -> Iterator[Any]:
-    for backend, operations in ((torch.backends.cudnn, ("conv", "rnn")), (torch.backends.mkldnn, ("conv", "rnn"))):
-        yield from (getattr(backend, operation, None) for operation in operations)
-    yield torch.backends.cuda.matmul
-    yield getattr(torch.backends.mkldnn, "matmul", None)
+@functools.cache
+def _switches() -> tuple[Any, ...]:
+    """What has a precision of its own, in this version of torch."""
+    cudnn, mkldnn, matmul = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda.matmul
+    names = ((cudnn, "conv"), (cudnn, "rnn"), (mkldnn, "conv"), (mkldnn, "rnn"), (mkldnn, "matmul"))
+    found = [matmul, *(getattr(backend, name, None) for backend, name in names)]
+    return tuple(switch for switch in found if hasattr(switch, "fp32_precision"))
 
 
 def in_portions(total: int, step: int, evaluate: Callable[[slice], T]) -> Iterator[T]:

@@ -52,6 +52,7 @@ def point_gradient(model: nn.Module, layer: str | None, point: Tensor, x: Tensor
     """
     if _is_explicit(model, layer):
         target = check_target(target, len(point))
+        target = target.to(point.device) if isinstance(target, Tensor) else target
         asked = partial(target_scores, target=target) if callable(target) else target
         return model.input_gradient(point, asked).detach()  # type: ignore[operator]
     leaf, scores = trace(model, layer, x, target, point)
