@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -28,6 +28,7 @@ from training.determinism import default_for
 from training.interrupts import StopWhenAsked
 from training.messages import condense
 from training.run_directory import MetricsFile, new_run_directory, read_checkpoint
+from training.trainer import Trainer
 
 SHAPES = ("input_shape", "num_outputs")
 MAX_SEED = 2**32 - 1  # what NumPy accepts
@@ -158,6 +159,7 @@ class BacklitCLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            trainer_class=Trainer,
             save_config_callback=None,
             auto_configure_optimizers=False,
             seed_everything_default=0,
