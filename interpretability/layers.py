@@ -6,7 +6,7 @@ place in the network, so a reused layer is an error that says so.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
 
 import torch
@@ -77,7 +77,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = False  # not .eval(): a module may override it to do more than that
         for parameter in learning:
             parameter.requires_grad_(False)
-        with full_precision(), torch.inference_mode(False), torch.enable_grad():
+        outside = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with full_precision(), outside, torch.enable_grad():
             yield model
     finally:
         for parameter in learning:
