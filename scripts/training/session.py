@@ -38,6 +38,7 @@ NOISE = (
     r"Precision .* is not supported by the model summary",
     r"Be aware that when using `ckpt_path`",
     r"Total length of `list` across ranks is zero",
+    r"GPU available but not used",
     r"The number of training batches .* is smaller than the logging interval",
 )
 
