@@ -1,13 +1,16 @@
 """Attribution methods, one file per family, all called as ``Method(model, layer, **options)(x, target)``."""
 
+from interpretability.attribution.ablation_cam import AblationCAM
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.cam import GradCAM, GradCAMPlusPlus, GuidedGradCAM
 from interpretability.attribution.conductance import LayerConductance
 from interpretability.attribution.deeplift import DeepLift
+from interpretability.attribution.full_grad import FullGrad
 from interpretability.attribution.gradient import InputXGradient, Saliency
 from interpretability.attribution.integrated import IntegratedGradients
 from interpretability.attribution.noise import SmoothGrad, VarGrad
 from interpretability.attribution.occlusion import Occlusion
+from interpretability.attribution.place_cams import EigenCAM, HiResCAM, LayerCAM, XGradCAM
 from interpretability.attribution.rectified import Deconvolution, GuidedBackprop
 from interpretability.attribution.relevance import LRP
 from interpretability.attribution.score_cam import ScoreCAM
@@ -26,6 +29,12 @@ METHODS: dict[str, type[Attribution]] = {
         GradCAMPlusPlus,
         GuidedGradCAM,
         ScoreCAM,
+        LayerCAM,
+        XGradCAM,
+        HiResCAM,
+        EigenCAM,
+        AblationCAM,
+        FullGrad,
         Occlusion,
         LayerConductance,
         LRP,
@@ -36,19 +45,25 @@ METHODS: dict[str, type[Attribution]] = {
 __all__ = [
     "LRP",
     "METHODS",
+    "AblationCAM",
     "Attribution",
     "Deconvolution",
     "DeepLift",
+    "EigenCAM",
+    "FullGrad",
     "GradCAM",
     "GradCAMPlusPlus",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "LayerCAM",
     "LayerConductance",
     "Occlusion",
     "Saliency",
     "ScoreCAM",
     "SmoothGrad",
     "VarGrad",
+    "XGradCAM",
 ]

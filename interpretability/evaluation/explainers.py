@@ -7,19 +7,26 @@ from torch import Tensor, nn
 
 from interpretability.attribution import (
     LRP,
+    AblationCAM,
     Attribution,
     Deconvolution,
     DeepLift,
+    EigenCAM,
+    FullGrad,
     GradCAM,
     GradCAMPlusPlus,
     GuidedBackprop,
     GuidedGradCAM,
+    HiResCAM,
     InputXGradient,
     IntegratedGradients,
+    LayerCAM,
     Occlusion,
     Saliency,
+    ScoreCAM,
     SmoothGrad,
     VarGrad,
+    XGradCAM,
 )
 from interpretability.evaluation.comparison import Explainer, Kind, Sum
 from interpretability.maps import Maps
@@ -44,11 +51,18 @@ AT_THE_INPUT: dict[str, Row] = {
     "LRP epsilon_plus": (LRP, "contribution", "score"),
     "LRP z_plus": (LRP, "contribution", "score"),
     "DeepLift": (DeepLift, "contribution", "difference"),
+    "FullGrad": (FullGrad, "magnitude", None),
 }
 AT_A_LAYER: dict[str, Row] = {
     "GradCAM": (GradCAM, "magnitude", None),
     "GradCAMPlusPlus": (GradCAMPlusPlus, "magnitude", None),
     "GuidedGradCAM": (GuidedGradCAM, "gradient", None),
+    "ScoreCAM": (ScoreCAM, "magnitude", None),
+    "LayerCAM": (LayerCAM, "magnitude", None),
+    "XGradCAM": (XGradCAM, "magnitude", None),
+    "HiResCAM": (HiResCAM, "magnitude", None),
+    "EigenCAM": (EigenCAM, "magnitude", None),
+    "AblationCAM": (AblationCAM, "magnitude", None),
 }
 NAMES = (*AT_THE_INPUT, *AT_A_LAYER, RANDOM)
 
@@ -82,6 +96,7 @@ def explainers(
         "VarGrad": {"n_samples": 8},
         "Occlusion": {"window": max(1, side // 4), "stride": max(1, side // 8), "baseline": baseline},
         "DeepLift": {"baseline": baseline},
+        "FullGrad": {"maps": maps},
     }
     rows = []
     for name in names:

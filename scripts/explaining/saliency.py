@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> None:
     for name in args.method or ():
         if METHODS[name].needs_layer and set(layers) == {INPUT}:
             raise console.UserError(f"{name} explains a layer, not the input: name one with --layer")
+        if METHODS[name].input_only and INPUT not in layers:
+            raise console.UserError(f"{name} explains the input, not a layer: name it with --layer {INPUT}")
     for name in layers:
         if name != INPUT:
             find_layer(given.model, name)
@@ -82,7 +84,7 @@ def attribute(
     targets = torch.tensor([c for _, c in columns])
     attributions = {}
     for layer in layers:
-        if layer == INPUT and METHODS[name].needs_layer:
+        if METHODS[name].needs_layer if layer == INPUT else METHODS[name].input_only:
             continue
         options = {"maps": maps} if issubclass(METHODS[name], ActivationMap) else {}
         method = METHODS[name](given.model, None if layer == INPUT else layer, **options)
