@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--n-noises", type=int, default=4, help="noisy copies for the max-sensitivity")
     group.add_argument("--radius", type=float, default=0.02, help="of that noise, in pixel units")
     group.add_argument("--n-stages", type=int, default=6, help="stages in which the network is randomised")
+    group.add_argument("--segments", type=int, metavar="N", help="superpixels as players (default: 8 x 8 patches)")
     group.add_argument("--seed", type=int, default=0, help="of everything random")
     group.add_argument("--output", type=Path, default=Path("runs/evaluation"), help="folder for table and pictures")
 
@@ -86,7 +87,7 @@ def chosen(args: argparse.Namespace, given: inputs.Inputs) -> "list[Explainer]":
     rows = []
     for name in [*(args.method or DEFAULT_METHODS), RANDOM]:
         try:
-            (row,) = explainers(given.model, [name], side, layer, args.baseline, args.seed, args.maps)
+            (row,) = explainers(given.model, [name], side, layer, args.baseline, args.seed, args.maps, args.segments)
             row.explain(given.images[:1], None)
         except ValueError as error:
             if args.method:

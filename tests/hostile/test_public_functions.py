@@ -117,7 +117,7 @@ def test_attribution(name, x, target, layer):
     if found is None:
         return
     assert is_batch(x) and layer != "nothing"
-    cam = name == "FullGrad" or ("CAM" in name and name != "GuidedGradCAM")
+    cam = name in {"FullGrad", "RISE"} or ("CAM" in name and name != "GuidedGradCAM")
     about = (
         x.shape
         if layer is None or name == "GuidedGradCAM"

@@ -10,6 +10,7 @@ from attribution_networks import Residual, assert_same_state, plain, randomised,
 from interpretability.attribution import METHODS, Deconvolution, GuidedBackprop, IntegratedGradients, Occlusion
 from interpretability.attribution.cam import ActivationMap
 from interpretability.attribution.integrated import RULES, quadrature
+from interpretability.attribution.segments import for_pictures
 from interpretability.pixel_model import PixelModel
 
 OPTIONS = {
@@ -17,10 +18,17 @@ OPTIONS = {
     "SmoothGrad": {"n_samples": 3},
     "VarGrad": {"n_samples": 3},
     "Occlusion": {"window": 3, "stride": 2},
+    "GradientShap": {"n_samples": 4},
+    "KernelShap": {"n_samples": 9, "segments": for_pictures},
+    "ShapleySampling": {"n_samples": 2, "segments": for_pictures},
+    "Lime": {"n_samples": 9, "segments": for_pictures},
+    "FeatureAblation": {"segments": for_pictures},
+    "RISE": {"n_samples": 9, "cells": 3},
 }
 OURS = ("Saliency", "InputXGradient", "IntegratedGradients", "SmoothGrad", "VarGrad", "GuidedBackprop", "Deconvolution",
         "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "ScoreCAM", "LayerCAM", "XGradCAM", "HiResCAM", "EigenCAM",
-        "AblationCAM", "FullGrad", "Occlusion")  # fmt: skip
+        "AblationCAM", "FullGrad", "Occlusion", "GradientShap", "KernelShap", "ShapleySampling", "Lime",
+        "FeatureAblation", "RISE")  # fmt: skip
 NEEDS_LAYER = tuple(name for name in OURS if METHODS[name].needs_layer)
 AT_LAYERS = tuple(name for name in OURS if not METHODS[name].input_only)
 pytestmark = pytest.mark.filterwarnings("ignore:integrated gradients miss")
@@ -247,7 +255,7 @@ def test_what_is_below_a_layer_sees_one_sample_only_where_that_changes_nothing(n
 
 def test_the_global_random_state_is_not_touched(net, x):
     state = torch.get_rng_state()
-    for name in ("SmoothGrad", "VarGrad"):
+    for name in OURS:
         method(name, net)(x, 1)
     assert torch.equal(torch.get_rng_state(), state)
 
