@@ -133,7 +133,8 @@ def explainers(
             rows.append(Explainer(name, method(model, **given), kind, sums_to))
         elif name in AT_A_LAYER:
             method, kind, sums_to = AT_A_LAYER[name]
-            rows.append(Explainer(name, method(model, layer, maps=maps), kind, sums_to))
+            at_layer = {"maps": maps}
+            rows.append(Explainer(name, method(model, layer, **at_layer), kind, sums_to))
         else:
             raise unknown("method", name, NAMES)
     return rows

@@ -104,7 +104,7 @@ def _maps(model: nn.Module, image: Tensor, classes: Sequence[int], shown: Shown,
     targets = torch.tensor(classes, device=image.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "integrated gradients miss completeness")  # a picture needs fewer steps
-        played = {"segments": for_pictures} if shown.name == "KernelShap" else {}
+        played: dict = {"segments": for_pictures} if shown.name == "KernelShap" else {}
         maps = METHODS[shown.name](model, **options, **played)(image.repeat(len(classes), 1, 1, 1), targets)
     flat = maps.sum(1) if shown.signed else maps.abs().amax(1)  # (K, h, w)
     if flat.shape[1:] != image.shape[1:]:
