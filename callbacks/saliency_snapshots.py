@@ -16,6 +16,7 @@ from callbacks.figures import ORANGE, PictureCallback, displayable, due, log_fig
 from callbacks.samples import check_classes, class_names, explained, fixed_samples
 from interpretability.attribution import METHODS, Attribution
 from interpretability.attribution.cam import ActivationMap
+from interpretability.attribution.settings import draws_the_input_only, picture_options
 from interpretability.layers import find_layer
 from interpretability.maps import Maps, as_maps
 from interpretability.names import unknown
@@ -154,7 +155,9 @@ def make_attributions(
     problem: Exception | None = None
     for layer in layers:
         try:
-            options = {"maps": maps} if issubclass(METHODS[method], ActivationMap) else {}
+            if layer is not None and draws_the_input_only(METHODS[method]):
+                raise ValueError("explains the input: name None among the layers")
+            options = picture_options(METHODS[method], maps)
             found[f"{method}\n{layer or 'pixels'}"] = METHODS[method](pl_module, layer, **options)
         except (TypeError, ValueError) as error:
             problem = error

@@ -28,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layers = f"a dotted module name, or {INPUT!r}; may be repeated (default: the input and {LAYERS} layers)"
     group.add_argument("--layer", action="append", help=layers)
     group.add_argument("--target", action="append", help="class index or name; may be repeated (default: predicted)")
+    group.add_argument("--segments", type=int, metavar="N", help="superpixels as players (default: 8 x 8 patches)")
     group.add_argument("--output", type=Path, default=Path("runs/saliency"), help="folder for figures and arrays")
 
 
 def run(args: argparse.Namespace) -> None:
     """Predict, attribute, draw, write."""
     from interpretability.attribution import METHODS
+    from interpretability.attribution.settings import draws_the_input_only
     from interpretability.layers import find_layer
 
     methods = args.method or DEFAULT_METHODS
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
     for name in args.method or ():
         if METHODS[name].needs_layer and set(layers) == {INPUT}:
             raise console.UserError(f"{name} explains a layer, not the input: name one with --layer")
+        if draws_the_input_only(METHODS[name]) and INPUT not in layers:
+            raise console.UserError(f"{name} explains the input, not a layer: name it with --layer {INPUT}")
     for name in layers:
         if name != INPUT:
             find_layer(given.model, name)
@@ -59,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         more = len({n for n, _ in columns[part]}) - 1
         stem = given.names[columns[start][0]] + (f"-and-{more}-more" if more else "")
         for name in methods:
-            attributions = attribute(given, name, layers, columns[part], args.maps)
+            attributions = attribute(given, name, layers, columns[part], args.maps, args.segments)
             if attributions:
                 write(args.output / f"{stem}-{name}", given, columns[part], titles[part], attributions)
     print_predictions(given, logits)
@@ -71,20 +75,21 @@ def attribute(
     layers: Sequence[str],
     columns: Sequence[tuple[int, int]],
     maps: "Maps" = None,
+    segments: int | None = None,
 ) -> dict[str, "Tensor"]:
     """Raw attributions (M, …) by the method ``name``, for each layer, of each (image, class) in ``columns``."""
     import torch
 
     from interpretability.attribution import METHODS
-    from interpretability.attribution.cam import ActivationMap
+    from interpretability.attribution.settings import draws_the_input_only, picture_options
 
     images = given.images[[n for n, _ in columns]]
     targets = torch.tensor([c for _, c in columns])
     attributions = {}
     for layer in layers:
-        if layer == INPUT and METHODS[name].needs_layer:
+        if METHODS[name].needs_layer if layer == INPUT else draws_the_input_only(METHODS[name]):
             continue
-        options = {"maps": maps} if issubclass(METHODS[name], ActivationMap) else {}
+        options = picture_options(METHODS[name], maps, segments)
         method = METHODS[name](given.model, None if layer == INPUT else layer, **options)
         attributions[layer] = method(images, targets)
     return attributions
