@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> None:
         more = len({n for n, _ in columns[part]}) - 1
         stem = given.names[columns[start][0]] + (f"-and-{more}-more" if more else "")
         for name in methods:
-            attributions = attribute(given, name, layers, columns[part], args.maps, args.segments)
-            if attributions:
-                write(args.output / f"{stem}-{name}", given, columns[part], titles[part], attributions)
+            found = attribute(given, name, layers, columns[part], args.maps, args.segments)
+            if found:
+                write(args.output / f"{stem}-{name}", given, columns[part], titles[part], found)
     print_predictions(given, logits)
 
 
@@ -76,23 +76,28 @@ def attribute(
     columns: Sequence[tuple[int, int]],
     maps: "Maps" = None,
     segments: int | None = None,
-) -> dict[str, "Tensor"]:
-    """Raw attributions (M, …) by the method ``name``, for each layer, of each (image, class) in ``columns``."""
+) -> dict[str, tuple["Tensor", "Tensor"]]:
+    """Raw attributions (M, …) by the method ``name`` and the maps (M, h, w) to draw, for each layer.
+
+    ``columns`` says of which images, for which classes.
+    """
     import torch
 
     from interpretability.attribution import METHODS
-    from interpretability.attribution.settings import draws_the_input_only, picture_options
+    from interpretability.attribution.settings import as_pictured, draws_the_input_only, picture_options
+    from interpretability.drawing import flat_map
 
     images = given.images[[n for n, _ in columns]]
     targets = torch.tensor([c for _, c in columns])
-    attributions = {}
+    found = {}
     for layer in layers:
         if METHODS[name].needs_layer if layer == INPUT else draws_the_input_only(METHODS[name]):
             continue
         options = picture_options(METHODS[name], maps, segments)
         method = METHODS[name](given.model, None if layer == INPUT else layer, **options)
-        attributions[layer] = method(images, targets)
-    return attributions
+        values = method(images, targets)
+        found[layer] = values, flat_map(as_pictured(method, images, values, maps), method.additive)
+    return found
 
 
 def title(given: inputs.Inputs, image: int, index: int, probability: float) -> str:
@@ -105,19 +110,18 @@ def write(
     given: inputs.Inputs,
     columns: Sequence[tuple[int, int]],
     titles: Sequence[str],
-    attributions: dict[str, "Tensor"],
+    found: dict[str, tuple["Tensor", "Tensor"]],
 ) -> None:
     """``path``.png, the figure, and ``path``.npz, the raw arrays by layer with images, names and classes."""
     import numpy as np
 
-    from interpretability.attribution import METHODS
-    from interpretability.drawing import draw_maps, flat_map, save_figure
+    from interpretability.drawing import draw_maps, save_figure
 
     name = path.name.rsplit("-", 1)[-1]
-    rows = {f"{name}\n{layer}": flat_map(values, METHODS[name].additive) for layer, values in attributions.items()}
+    rows = {f"{name}\n{layer}": drawn for layer, (_, drawn) in found.items()}
     images = given.images[[n for n, _ in columns]]
     print(save_figure(draw_maps(images, rows, titles), Path(f"{path}.png")))
-    arrays = {layer: values.numpy() for layer, values in attributions.items()}
+    arrays = {layer: values.numpy() for layer, (values, _) in found.items()}
     about = {
         "images": images.numpy(),
         "names": np.array([given.names[n] for n, _ in columns]),
