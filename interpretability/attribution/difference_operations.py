@@ -15,6 +15,7 @@ from interpretability.attribution.difference_rules import (
     log_sum_exp_slopes,
     max_pool_rule,
     normalisation_rule,
+    quotient_rule,
     softmax_rule,
 )
 from interpretability.attribution.normalisations import NORMALISATIONS, functional_order, running_statistics
@@ -104,12 +105,12 @@ class DifferenceOperations(Operations):
         place = next(i for i, value in enumerate(args) if value is x)
         y, fixed = value_of(func, args, kwargs), x.detach()
         x0, y0 = self._counterpart(func, fixed, y)
-        tolerance = torch.finfo(x.dtype).eps
+        rounding = torch.finfo(x.dtype).eps
 
         def shared(m: Tensor) -> tuple[Tensor]:
             dx = fixed - x0
             slope = (y - y0) / dx
-            unmoved = dx.abs() <= tolerance
+            unmoved = dx.abs() <= rounding * torch.maximum(fixed.abs(), x0.abs())
             if unmoved.any():
                 leaf = fixed.expand(y.shape).clone().requires_grad_()
                 with torch.enable_grad():
@@ -191,13 +192,20 @@ class DifferenceOperations(Operations):
         return Carry.apply(y, shared, *[args[i] for i in places])
 
     def _divide(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        """a / b = a · (1 / b)."""
+        """eq. 5.22."""
         if kwargs.get("rounding_mode"):
             raise self.unsupported("a division that rounds")
         if not self.follows(args[1]):
             return func(*args, **kwargs)
-        with self:
-            return args[0] * args[1].reciprocal()
+        b = args[1].detach()
+        a = args[0].detach() if isinstance(args[0], Tensor) else torch.full_like(b, args[0])
+        a0, b0 = self._counterpart(func, a, b)
+
+        def shared(m: Tensor) -> tuple[Tensor, ...]:
+            found = zip(args, quotient_rule(m, a, b, a0, b0))
+            return tuple(one.sum_to_size(value.shape) for value, one in found if self.follows(value))
+
+        return Carry.apply(value_of(func, args, kwargs), shared, *filter(self.follows, args[:2]))
 
     def _softmax(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """eq. 5.21."""

@@ -29,16 +29,23 @@ def softmax_rule(m: Tensor, x: Tensor, x0: Tensor, dim: int) -> Tensor:
     return scaled - log_sum_exp_slopes(x, x0, dim) * scaled.sum(dim, keepdim=True)
 
 
+def quotient_rule(m: Tensor, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> tuple[Tensor, Tensor]:
+    """Of y = a / b, as a = y · b is a product; where b changes its sign y has a pole, and it is a · (1 / b)   eq. 5.22."""
+    y, total, regular = a / b + a0 / b0, b + b0, b * b0 > 0
+    of_a = torch.where(regular, 2 / total, (1 / b + 1 / b0) / 2)
+    of_b = torch.where(regular, -y / total, -(a + a0) / (2 * b * b0))
+    return m * of_a, m * of_b
+
+
 def normalisation_rule(m: Tensor, x: Tensor, x0: Tensor, norm: Normalisation) -> Tensor:
-    """Centred values times 1/σ: a product, whose second factor is a function of a mean of squares   eq. 5.22, 5.23."""
+    """Centred values over σ: a quotient, whose divisor is the root of a mean of squares   eq. 5.23."""
     m = norm.split(norm.weighted(m))
     c, c0 = (norm.centre(norm.split(value)) for value in (x, x0))
     s, s0 = norm.inverse_deviation(c), norm.inverse_deviation(c0)
-    middle, slope = (c + c0) / 2, -(s * s0).square() / (s + s0)  # of s over the variance
-    of_variance = (m * middle).sum(norm.axes, keepdim=True) * slope
+    inverse = 2 / (1 / s + 1 / s0)  # of the mean deviation
+    of_deviation = (m * (c * s + c0 * s0) / 2).sum(norm.axes, keepdim=True) * inverse.square()
     count = c[0].numel() // s[0].numel()
-    dc = m * (s + s0) / 2 + of_variance * 2 * middle / count
-    return norm.merge(norm.centre(dc))
+    return norm.merge(norm.centre(m * inverse - of_deviation * (c + c0) / (2 * count)))
 
 
 def max_pool_rule(m: Tensor, x: Tensor, x0: Tensor, y: Tensor, y0: Tensor, place: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ from interpretability.attribution.torch_functions import (
     tensors_in,
 )
 
+STATISTICS = ("running_mean", "running_var", "weight", "bias")
 DIVISORS = ("reciprocal", "rsqrt")  # whatever is multiplied with these is divided
 
 
@@ -198,6 +199,8 @@ class RelevanceOperations(Operations):
         """The logarithm of a sum: the sum's terms share, eq. 5.3."""
         x = self.only_input(func, args, kwargs)
         given = dict(zip(("input", "dim", "keepdim"), args)) | kwargs
+        if not isinstance(given["dim"], int):
+            raise self.unsupported("logsumexp over more than one axis")
         keepdim, weights = given.get("keepdim", False), x.detach().softmax(given["dim"])
 
         def shared(r: Tensor) -> tuple[Tensor]:
@@ -211,8 +214,9 @@ class RelevanceOperations(Operations):
         if name == "instance_norm":
             args = functional_order(func, args)
             if running_statistics(args, kwargs):
-                kwargs = {key: value for key, value in kwargs.items() if key != "use_input_stats"}
-                return self._batch_norm(F.batch_norm, (*args[:5], False, *args[6:]), kwargs | {"training": False})
+                given = dict(zip(("input", *STATISTICS, "use_input_stats", "momentum", "eps"), args)) | kwargs
+                options = {key: given[key] for key in (*STATISTICS, "eps") if key in given}
+                return self._batch_norm(F.batch_norm, args[:1], options)
             func = F.instance_norm
         norm = NORMALISATIONS[name](*args, **kwargs)
         return self._affine_operation("norm", normalising(norm, x.detach()), x, func, args, kwargs)
