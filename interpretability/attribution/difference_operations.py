@@ -192,7 +192,7 @@ class DifferenceOperations(Operations):
         return Carry.apply(y, shared, *[args[i] for i in places])
 
     def _divide(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        """eq. 5.22."""
+        """Eq. 5.22."""
         if kwargs.get("rounding_mode"):
             raise self.unsupported("a division that rounds")
         if not self.follows(args[1]):
@@ -208,7 +208,7 @@ class DifferenceOperations(Operations):
         return Carry.apply(value_of(func, args, kwargs), shared, *filter(self.follows, args[:2]))
 
     def _softmax(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        """eq. 5.21."""
+        """Eq. 5.21."""
         x, dim = self.only_input(func, args, kwargs), softmax_axis(func, args, kwargs)
         fixed = x.detach()
         (x0,) = self._counterpart(func, fixed)
@@ -216,7 +216,7 @@ class DifferenceOperations(Operations):
         return Carry.apply(p, lambda m: (softmax_rule(m.to(fixed.dtype), fixed, x0, dim),), x)
 
     def _log_sum_exp(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        """eq. 5.20."""
+        """Eq. 5.20."""
         x = self.only_input(func, args, kwargs)
         given = dict(zip(("input", "dim", "keepdim"), args)) | kwargs
         dim, fixed = given["dim"], x.detach()
@@ -231,7 +231,7 @@ class DifferenceOperations(Operations):
         return Carry.apply(value_of(func, args, kwargs), shared, x)
 
     def _normalise(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        """eq. 5.23."""
+        """Eq. 5.23."""
         x, name = self.only_input(func, args, kwargs), operation_name(func)
         if name == "instance_norm":
             args = functional_order(func, args)

@@ -11,7 +11,7 @@ from interpretability.attribution.normalisations import Normalisation
 
 
 def log_mean(a: Tensor, b: Tensor) -> Tensor:
-    """log ((eᵃ − eᵇ) / (a − b)): the slope of exp between two places, which lies between eᵃ and eᵇ   eq. 5.20."""
+    """Log ((eᵃ − eᵇ) / (a − b)): the slope of exp between two places, which lies between eᵃ and eᵇ   eq. 5.20."""
     distance = (a - b).abs().nan_to_num(nan=0.0, posinf=torch.inf)  # −∞ − (−∞), of masked scores, is no change
     ratio = torch.where(distance == 0, 1.0, -torch.expm1(-distance) / distance)
     return torch.maximum(a, b) + ratio.log()
@@ -24,13 +24,13 @@ def log_sum_exp_slopes(x: Tensor, x0: Tensor, dim: int) -> Tensor:
 
 
 def softmax_rule(m: Tensor, x: Tensor, x0: Tensor, dim: int) -> Tensor:
-    """exp of x − log Σ exp x: sums and functions of single elements, each with its slope   eq. 5.21."""
+    """Exp of x − log Σ exp x: sums and functions of single elements, each with its slope   eq. 5.21."""
     scaled = m * log_mean(x.log_softmax(dim), x0.log_softmax(dim)).exp()
     return scaled - log_sum_exp_slopes(x, x0, dim) * scaled.sum(dim, keepdim=True)
 
 
 def quotient_rule(m: Tensor, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> tuple[Tensor, Tensor]:
-    """Of y = a / b, as a = y · b is a product; where b changes its sign y has a pole, and it is a · (1 / b)   eq. 5.22."""
+    """Of y = a / b, as a = y · b is a product   eq. 5.22. Where b changes its sign it is a · (1 / b)."""
     y, total, regular = a / b + a0 / b0, b + b0, b * b0 > 0
     of_a = torch.where(regular, 2 / total, (1 / b + 1 / b0) / 2)
     of_b = torch.where(regular, -y / total, -(a + a0) / (2 * b * b0))

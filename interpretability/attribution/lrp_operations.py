@@ -231,7 +231,7 @@ class RelevanceOperations(Operations):
         x = self.only_input(func, args, kwargs)
         bias = kwargs.get("bias", args[2] if len(args) > 2 else None)
         rest, options = args[3:], {key: value for key, value in kwargs.items() if key not in ("bias", "weight")}
-        weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+        weight = kwargs["weight"] if "weight" in kwargs else args[1]
         bias = None if bias is None else bias.view(-1, *[1] * (weight.ndim - 2))
         affine = Mapped(weight, bias, lambda x, w: func(x, w, None, *rest, **options), x.detach())
         return self._affine_operation("convolution", affine, x, func, args, kwargs)

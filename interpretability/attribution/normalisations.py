@@ -31,7 +31,7 @@ class Normalisation:
         return x if self.groups is None else x.flatten(1, 2)
 
     def centre(self, x: Tensor) -> Tensor:
-        """x − μ, of what is split; its own transpose."""
+        """X − μ, of what is split; its own transpose."""
         return x - x.mean(self.axes, keepdim=True) if self.centred else x
 
     def inverse_deviation(self, centred: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Normalisation:
         return (centred.square().mean(self.axes, keepdim=True) + self.eps).rsqrt()
 
     def weighted(self, x: Tensor) -> Tensor:
-        """w · x."""
+        """W · x."""
         return x if self.weight is None else x * self.weight
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Axes = int | Sequence[int] | None
+Axes = int | list[int] | tuple[int, ...] | None
 
 
 def scaled_dot_product_attention(
@@ -128,7 +128,7 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def log_softmax(
     input: Tensor, dim: int, _stacklevel: int | torch.dtype = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """x − log Σ exp x."""
+    """X − log Σ exp x."""
     x = input if dtype is None else input.to(dtype)
     return x - x.logsumexp(dim, keepdim=True)
 
@@ -157,7 +157,7 @@ def vector_norm(
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float = 1e-12, out: None = None) -> Tensor:
-    """x / max(‖x‖ₚ, ε)."""
+    """X / max(‖x‖ₚ, ε)."""
     return input / vector_norm(input, p, dim, keepdim=True).clamp(min=eps)
 
 
@@ -168,7 +168,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
-    """x / (k + α · mean of x² over ``size`` neighbouring channels)^β."""
+    """X / (k + α · mean of x² over ``size`` neighbouring channels)^β."""
     squares = input.square().flatten(2).unsqueeze(1)  # (N, 1, C, L)
     padded = F.pad(squares, (0, 0, size // 2, (size - 1) // 2))
     means = F.avg_pool2d(padded, (size, 1), stride=1).squeeze(1)
@@ -230,7 +230,7 @@ def std(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    """x + value · t₁ · t₂."""
+    """X + value · t₁ · t₂."""
     return input + tensor1 * tensor2 * value
 
 
@@ -241,7 +241,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
 
 
 def lerp(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
-    """x + w (end − x)."""
+    """X + w (end − x)."""
     return input + (end - input) * weight
 
 

@@ -152,6 +152,8 @@ COLUMNS: dict[str, Callable[[Case], Pair]] = {
     ),
     "LRP": lrp,
     "DeepLift": deep_lift,
+    "AttentionRollout": lambda case: (method("AttentionRollout", case), replicas.attention_maps(case, weighted=False)),
+    "AttentionGradient": lambda case: (method("AttentionGradient", case), replicas.attention_maps(case, weighted=True)),
     "places": lambda case: (
         spatial_attribution(case.model, case.layer, case.x, case.target),
         (case.maps()[0] * case.maps()[1]).sum(1),

@@ -112,7 +112,9 @@ def test_a_model_whose_shapes_follow_values_is_refused():
     model = Spelled(lambda x: x.repeat(1, 2).tanh()[:, :2] if x.shape[0] else x)
     sizes = iter([1, 2, 1, 2])
     varying = Spelled(lambda x: model(x.repeat(1, next(sizes))))
-    with pytest.raises(UnsupportedOperation, match=r"cannot compare tanh at x with the baseline, \(2, 16\) and \(2, 8\)"):
+    with pytest.raises(
+        UnsupportedOperation, match=r"cannot compare tanh at x with the baseline, \(2, 16\) and \(2, 8\)"
+    ):
         DeepLift(varying)(torch.randn(2, 4), 0)
 
 
