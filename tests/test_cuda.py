@@ -16,6 +16,7 @@ from interpretability import (
     pgd,
     visualize,
 )
+from interpretability.attribution.attention import AttentionMethod
 from interpretability.building_blocks import neuron_groups, semantic_dictionary, spatial_attribution
 from interpretability.evaluation import Explainer, Settings, evaluate
 from interpretability.layers import evaluating

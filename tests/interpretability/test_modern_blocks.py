@@ -155,7 +155,9 @@ BLOCKS = {  # of tokens (N, 3, 6)
         lambda x: x.roll(1, 1).unflatten(2, (2, 3)).transpose(1, 2).reshape(-1, 3).softmax(-1).reshape(len(x), -1)
     ),
     "gather, index_select, repeat": lambda: Spelled(
-        lambda x: torch.cat([x, x.gather(1, INDEX.expand(len(x), 1, 6)), x.index_select(1, PLACE)], 1).repeat(1, 2, 1).tanh()
+        lambda x: (
+            torch.cat([x, x.gather(1, INDEX.expand(len(x), 1, 6)), x.index_select(1, PLACE)], 1).repeat(1, 2, 1).tanh()
+        )
     ),
     "positions and a class token": lambda: Spelled(
         lambda x: (torch.cat([x.new_ones(len(x), 1, 6), x], dim=1) + 0.3 * WEIGHT[:4]).softmax(1)
