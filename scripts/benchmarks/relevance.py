@@ -10,6 +10,7 @@ from captum.attr import DeepLift as CaptumDeepLift
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule
 from torch import Tensor, nn
 
+from benchmarks.attribution import done
 from benchmarks.harness import Result, compare
 from interpretability import load_model
 from interpretability.attribution import LRP, DeepLift
@@ -91,7 +92,7 @@ def _passes(quick: bool) -> Iterator[Result]:
         rule = "attention" if name == "vit_b_16" else "epsilon"
         for label, method in {f"LRP {rule}": LRP(model, rule=rule), "DeepLift": DeepLift(model)}.items():
             options = {"peer_name": "forward and backward", "bound": PASSES, "repeats": 1 if quick else 5}
-            yield compare(f"{label}, {name}", lambda method=method, x=x: method(x, 3), both, **options)
+            yield compare(f"{label}, {name}", lambda method=method, x=x: done(method(x, 3)), both, **options)
 
 
 def _compare(name: str, ours, peer, repeats: int) -> Result:
