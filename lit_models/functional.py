@@ -1,4 +1,4 @@
-"""Each operation's formula next to its derivative: everything that `LitMLP` computes.
+"""Each operation's formula next to its derivative: everything that `LitMLP` and `LitCNN` compute.
 
 Glossary, the same everywhere: ``x`` an input (…, N, D), ``w`` (…, K, D) and ``b`` (…, K) a layer's weights and
 biases, ``z`` a pre-activation, ``a`` an activation, ``y`` (…, N, K) the network's output, ``t`` the target,
@@ -15,6 +15,24 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lit_models.functional_maps import (
+    average_pool_backward as average_pool_backward,
+    average_pool_forward as average_pool_forward,
+    batch_norm_backward as batch_norm_backward,
+    batch_norm_forward as batch_norm_forward,
+    conv_backward as conv_backward,
+    conv_forward as conv_forward,
+    conv_input_backward as conv_input_backward,
+    flatten_backward as flatten_backward,
+    flatten_forward as flatten_forward,
+    map_dropout_backward as map_dropout_backward,
+    map_dropout_forward as map_dropout_forward,
+    max_pool_backward as max_pool_backward,
+    max_pool_forward as max_pool_forward,
+    running_norm_backward as running_norm_backward,
+    running_norm_forward as running_norm_forward,
+)
 
 Layers = Sequence[tuple[Tensor, Tensor]]  # (w, b) of each layer, from the input to the output
 Forward = Callable[[Tensor], tuple[Tensor, Any]]
@@ -214,6 +232,21 @@ def cross_entropy_backward(cache: tuple) -> Tensor:
     log_p, t = cache
     dy = log_p.exp()
     dy.scatter_add_(-1, t.unsqueeze(-1), dy.new_full((), -1.0).expand(*t.shape, 1))
+    return dy.div_(t.shape[-1])
+
+
+def smoothed_cross_entropy_forward(y: Tensor, t: Tensor, smoothing: float = 0.0) -> tuple[Tensor, tuple]:
+    """−Σ t ln softmax(y), the target being (1 − s) onehot(t) + s / K (eq. 1.26): mean over the batch."""
+    log_p = y - y.logsumexp(-1, keepdim=True)
+    picked = log_p.gather(-1, t.unsqueeze(-1)).squeeze(-1)  # (…, N)
+    return -((1 - smoothing) * picked + smoothing * log_p.mean(-1)).mean(-1), (log_p, t, smoothing)
+
+
+def smoothed_cross_entropy_backward(cache: tuple) -> Tensor:
+    """``dy = (softmax(y) − (1 − s) onehot(t) − s / K) / N`` (eq. 1.26)."""
+    log_p, t, smoothing = cache
+    dy = log_p.exp() - smoothing / log_p.shape[-1]
+    dy.scatter_add_(-1, t.unsqueeze(-1), dy.new_full((), smoothing - 1).expand(*t.shape, 1))
     return dy.div_(t.shape[-1])
 
 

@@ -1,0 +1,237 @@
+"""The formulas of `lit_models.functional` that work on maps (N, C, H, W): convolution, pooling, batch norm, dropout.
+
+Glossary beside that of `lit_models.functional`: ``w`` (K, C, kh, kw) and ``b`` (K) are a convolution's kernels and
+biases, ``z`` (N, K, H', W') its output, ``g`` and ``h`` (C) batch norm's gain and shift. Pooling, dropout and
+flattening take any leading dimensions in the place of (N, C).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Pair = tuple[int, int]
+
+
+# --- convolution ------------------------------------------------------------------------------------------
+
+
+def pair(name: str, value: Any, least: int) -> Pair:
+    """A whole number, or one for height and one for width; ValueError, naming it, where it is less than ``least``."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values)
+    if len(values) != 2 or not whole:
+        raise ValueError(f"{name} must be a whole number of at least {least}, or two of them, not {value!r}")
+    return values
+
+
+def margins(padding: Any, kernel: Pair, stride: Pair = (1, 1)) -> Pair:
+    """Rows and columns of zeros on each side: a number, two, ``valid`` (none) or ``same`` (half of an odd kernel)."""
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
+            raise ValueError(f"padding 'same' needs an odd kernel, not {kernel[0]}×{kernel[1]}")
+        return kernel[0] // 2, kernel[1] // 2
+    if isinstance(padding, str):
+        raise ValueError(f"unknown padding {padding!r}; there are: same, valid, or numbers")
+    return pair("padding", padding, 0)
+
+
+def check_fit(size: Pair, kernel: Pair, margin: Pair) -> None:
+    """Raise ValueError where a kernel is larger than the padded image."""
+    if any(side + 2 * m < k for side, k, m in zip(size, kernel, margin)):
+        raise ValueError(
+            f"a kernel of {kernel[0]}×{kernel[1]} does not fit maps of {size[0]}×{size[1]} with padding {margin}"
+        )
+
+
+class ConvCache(NamedTuple):
+    """What convolution's backward functions need."""
+
+    x: Tensor
+    w: Tensor
+    stride: Pair
+    margin: Pair
+
+
+def conv_forward(
+    x: Tensor, w: Tensor, b: Tensor | None = None, stride: int | Pair = 1, padding: int | Pair | str = 0
+) -> tuple[Tensor, ConvCache]:
+    """``z[q] = Σᵤ w[u] x[s q + u − p] + b`` at each place q (eq. 1.23): x (N, C, H, W) -> z (N, K, H', W')."""
+    if x.dim() != 4 or w.dim() != 4 or x.shape[1] != w.shape[1]:
+        raise ValueError(f"kernels {tuple(w.shape)} do not fit maps {tuple(x.shape)}: (K, C, kh, kw), (N, C, H, W)")
+    kernel: Any = tuple(w.shape[2:])
+    step = pair("stride", stride, 1)
+    margin = margins(padding, kernel, step)
+    check_fit((x.shape[2], x.shape[3]), kernel, margin)
+    return F.conv2d(x, w, b, step, margin), ConvCache(x, w, step, margin)
+
+
+def conv_backward(dz: Tensor, cache: ConvCache) -> tuple[Tensor, Tensor]:
+    """The gradients of kernels and biases: ``dw[u] = Σ_nq dz[q] x[s q + u − p]``, ``x`` correlated with ``dz``."""
+    x, w, stride, margin = cache
+    images, kernels = x.transpose(0, 1), dz.transpose(0, 1)  # (C, N, H, W), (K, N, H', W'): the sum runs over N
+    dw = F.conv2d(images, kernels, padding=margin, dilation=stride)  # (C, K, ≥ kh, ≥ kw)   eq. 1.23
+    dw = dw[..., : w.shape[2], : w.shape[3]].transpose(0, 1)  # rows that no stride reaches fall away
+    return dw, dz.sum((0, 2, 3))  # (K, C, kh, kw), (K)   eq. 1.23
+
+
+def conv_input_backward(dz: Tensor, cache: ConvCache) -> Tensor:
+    """``dx``: ``dz``, zeros between its places, correlated with the turned kernel (eq. 1.27)."""
+    x, w, stride, margin = cache
+    height, width = x.shape[2:]
+    kh, kw = w.shape[2:]
+    if stride != (1, 1):
+        dz = spread(dz, stride)
+    turned = w.flip(2, 3).transpose(0, 1)  # (C, K, kh, kw)
+    dx = F.conv2d(dz, turned, padding=(kh - 1, kw - 1))  # of the padded image, but for what no patch covers
+    bottom, right = height + 2 * margin[0] - dx.shape[2], width + 2 * margin[1] - dx.shape[3]
+    if bottom or right:
+        dx = F.pad(dx, (0, right, 0, bottom))
+    return dx[..., margin[0] : margin[0] + height, margin[1] : margin[1] + width]  # (N, C, H, W)   eq. 1.27
+
+
+def spread(dz: Tensor, stride: Pair) -> Tensor:
+    """``dz`` with ``stride − 1`` zeros between its places."""
+    n, k, height, width = dz.shape
+    wide = dz.new_zeros(n, k, (height - 1) * stride[0] + 1, (width - 1) * stride[1] + 1)
+    wide[..., :: stride[0], :: stride[1]] = dz
+    return wide
+
+
+# --- pooling ----------------------------------------------------------------------------------------------
+
+
+def _windows(x: Tensor, size: int | Pair, stride: int | Pair | None, padding: int | Pair) -> tuple[Pair, Pair, Pair]:
+    """Sides, stride and margins of pooling windows, which are disjoint by default."""
+    sides = pair("the pooling window", size, 1)
+    step = sides if stride is None else pair("stride", stride, 1)
+    margin = pair("padding", padding, 0)
+    if any(2 * m > side for m, side in zip(margin, sides)):
+        raise ValueError(f"padding of pooling must be at most half of its window {sides}, not {margin}")
+    check_fit((x.shape[-2], x.shape[-1]), sides, margin)
+    return sides, step, margin
+
+
+def max_pool_forward(
+    x: Tensor, size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0
+) -> tuple[Tensor, tuple[Tensor, torch.Size]]:
+    """``z`` is the largest x of each window (eq. 1.25): (…, H, W) -> (…, H', W'); of equals the first."""
+    sides, step, margin = _windows(x, size, stride, padding)
+    maps = x if x.dim() == 4 else x.reshape(-1, 1, *x.shape[-2:])
+    z, places = F.max_pool2d(maps, sides, step, margin, return_indices=True)  # where each maximum stood
+    shape = (*x.shape[:-2], *z.shape[-2:])
+    return z.view(shape) if x.dim() != 4 else z, (places.view(shape) if x.dim() != 4 else places, x.shape)
+
+
+def max_pool_backward(dz: Tensor, cache: tuple[Tensor, torch.Size]) -> Tensor:
+    """``dz`` goes to the place of the maximum, and adds up where windows share it (eq. 1.25)."""
+    places, shape = cache
+    dx = dz.new_zeros(*shape[:-2], shape[-2] * shape[-1])
+    return dx.scatter_add_(-1, places.flatten(-2), dz.flatten(-2)).view(shape)  # (…, H, W)   eq. 1.25
+
+
+def average_pool_forward(
+    x: Tensor, size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0
+) -> tuple[Tensor, tuple]:
+    """``z`` is the mean of each window, the padding's zeros included (eq. 1.28): (…, H, W) -> (…, H', W')."""
+    sides, step, margin = _windows(x, size, stride, padding)
+    maps = x if x.dim() == 4 else x.reshape(-1, 1, *x.shape[-2:])
+    z = F.avg_pool2d(maps, sides, step, margin)
+    return z.view(*x.shape[:-2], *z.shape[-2:]), (x.shape, sides, step, margin)
+
+
+def average_pool_backward(dz: Tensor, cache: tuple) -> Tensor:
+    """Each place of a window takes the same share of its ``dz`` (eq. 1.28)."""
+    shape, (kh, kw), (down, right), (top, left) = cache
+    height, width = dz.shape[-2:]
+    share = dz / (kh * kw)
+    last = ((height - 1) * down + kh, (width - 1) * right + kw)  # one past the last window
+    dx = dz.new_zeros(*shape[:-2], max(last[0], shape[-2] + 2 * top), max(last[1], shape[-1] + 2 * left))
+    for i in range(kh):
+        for j in range(kw):
+            dx[..., i : i + height * down : down, j : j + width * right : right][..., :height, :width] += share
+    return dx[..., top : top + shape[-2], left : left + shape[-1]]  # (…, H, W)   eq. 1.28
+
+
+# --- batch norm -------------------------------------------------------------------------------------------
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+class NormCache(NamedTuple):
+    """What batch norm's backward needs; ``mean`` and ``variance`` are those of the batch."""
+
+    x_hat: Tensor
+    scale: Tensor  # 1 / √(v + ε)
+    gain: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def batch_norm_forward(x: Tensor, gain: Tensor, shift: Tensor, eps: float = 1e-5) -> tuple[Tensor, NormCache]:
+    """``z = g x̂ + h``, ``x̂ = (x − μ) / √(v + ε)`` by the batch's own statistics (eq. 1.24): (N, C, H, W)."""
+    if x.numel() // x.shape[1] < 2:
+        raise ValueError(f"batch norm needs more than one value a channel while training, got maps {tuple(x.shape)}")
+    x = x.to(gain.dtype)  # statistics in the parameters' precision
+    mean = x.mean((0, 2, 3))
+    centred = x - _by_channel(mean)
+    variance = centred.square().mean((0, 2, 3))
+    scale = torch.rsqrt(variance + eps)
+    x_hat = centred * _by_channel(scale)
+    z = torch.addcmul(_by_channel(shift), x_hat, _by_channel(gain))
+    return z, NormCache(x_hat, scale, gain, mean, variance)
+
+
+def batch_norm_backward(dz: Tensor, cache: NormCache) -> tuple[Tensor, Tensor, Tensor]:
+    """``dx``, ``dg`` and ``dh``, through the batch's mean and variance (eq. 1.24, from the steps of eq. 1.29)."""
+    x_hat, scale, gain = cache[:3]
+    dh = dz.sum((0, 2, 3))  # (C)
+    dg = (dz * x_hat).sum((0, 2, 3))  # (C)
+    n = dz.numel() // dz.shape[1]
+    inner = dz - _by_channel(dh / n) - x_hat * _by_channel(dg / n)
+    return inner * _by_channel(gain * scale), dg, dh  # (N, C, H, W), (C), (C)   eq. 1.24
+
+
+def running_norm_forward(
+    x: Tensor, gain: Tensor, shift: Tensor, mean: Tensor, variance: Tensor, eps: float = 1e-5
+) -> tuple[Tensor, NormCache]:
+    """``z = g x̂ + h`` by running statistics, which are constants (eq. 1.30)."""
+    scale = torch.rsqrt(variance + eps)
+    x_hat = (x.to(gain.dtype) - _by_channel(mean)) * _by_channel(scale)
+    z = torch.addcmul(_by_channel(shift), x_hat, _by_channel(gain))
+    return z, NormCache(x_hat, scale, gain, mean, variance)
+
+
+def running_norm_backward(dz: Tensor, cache: NormCache) -> tuple[Tensor, Tensor, Tensor]:
+    """``dx = dz g / √(v + ε)``, ``dg`` and ``dh`` (eq. 1.30)."""
+    x_hat, scale, gain = cache[:3]
+    return dz * _by_channel(gain * scale), (dz * x_hat).sum((0, 2, 3)), dz.sum((0, 2, 3))
+
+
+# --- dropout and flatten ----------------------------------------------------------------------------------
+
+
+def map_dropout_forward(a: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """``a m`` with the mask of eq. 2.10, drawn as `torch.nn.Dropout` draws it on a CPU: the same from one seed."""
+    mask = torch.empty_like(a).bernoulli_(1 - p).div_(1 - p)
+    return a * mask, mask
+
+
+def map_dropout_backward(d_out: Tensor, mask: Tensor) -> Tensor:
+    """``da = d_out m`` (eq. 2.11)."""
+    return d_out * mask
+
+
+def flatten_forward(x: Tensor) -> tuple[Tensor, torch.Size]:
+    """(N, …) -> (N, D): the same numbers in one row, an identity (eq. 1.5)."""
+    return x.flatten(1), x.shape
+
+
+def flatten_backward(d_out: Tensor, shape: torch.Size) -> Tensor:
+    """Back into their places (eq. 1.5)."""
+    return d_out.reshape(shape)
