@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from interpretability.devices import device_of
 from interpretability.layers import evaluating, find_layer
 from interpretability.targets import Target, check_target
 
@@ -47,15 +48,18 @@ class Attribution(ABC):
             target: a class index, one per sample (N,), a callable ``logits -> (N,)``, or None for the
                 predicted class; see :mod:`interpretability.targets`.
 
+        ``x`` may lie on any device: it goes to the model's, and the attribution comes back on that of ``x``.
+
         Raises:
             ValueError: NaN or infinite values in ``x``, or no samples; a target out of range; a layer that does
                 not run or runs twice.
         """
         check_input(x)
         target = check_target(target, len(x))
+        origin = x.device
         with evaluating(self.model):
-            x = x.clone() if x.is_inference() else x.detach()
-            return self.attribute(x, target).detach()
+            x = (x.clone() if x.is_inference() else x.detach()).to(device_of(self.model) or origin)
+            return self.attribute(x, target).detach().to(origin)
 
     @abstractmethod
     def attribute(self, x: Tensor, target: Target) -> Tensor:

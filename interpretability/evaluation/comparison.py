@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from interpretability.devices import on_models_device
 from interpretability.evaluation import measures
 from interpretability.evaluation.randomization import cascade, stage_names
 from interpretability.layers import evaluating
@@ -109,6 +110,7 @@ class Evaluation:
     stages: list[str] = field(default_factory=list)
 
 
+@on_models_device
 def evaluate(
     model: nn.Module,
     explainers: Sequence[Explainer],

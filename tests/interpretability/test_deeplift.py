@@ -246,7 +246,6 @@ def test_a_baseline_that_does_not_fit_is_named():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda():
     model, x = overlapping(), torch.randn(2, 2, 8, 8)
     expected = DeepLift(model)(x, 1)

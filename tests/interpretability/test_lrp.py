@@ -438,7 +438,6 @@ def test_inside_inference_mode():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda():
     model, x = Residual(bias=True), torch.rand(2, 2, 6, 6)
     expected = LRP(model, rule="epsilon_plus")(x, 0)
