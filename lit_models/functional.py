@@ -1,4 +1,6 @@
-"""Each operation's formula next to its derivative: everything that `LitMLP` and `LitCNN` compute.
+"""Each operation's formula next to its derivative: everything that `LitMLP` computes.
+
+`lit_models.functional_maps` goes on with those that work on images, for `LitCNN`.
 
 Glossary, the same everywhere: ``x`` an input (…, N, D), ``w`` (…, K, D) and ``b`` (…, K) a layer's weights and
 biases, ``z`` a pre-activation, ``a`` an activation, ``y`` (…, N, K) the network's output, ``t`` the target,
@@ -15,24 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from lit_models.functional_maps import (
-    average_pool_backward as average_pool_backward,
-    average_pool_forward as average_pool_forward,
-    batch_norm_backward as batch_norm_backward,
-    batch_norm_forward as batch_norm_forward,
-    conv_backward as conv_backward,
-    conv_forward as conv_forward,
-    conv_input_backward as conv_input_backward,
-    flatten_backward as flatten_backward,
-    flatten_forward as flatten_forward,
-    map_dropout_backward as map_dropout_backward,
-    map_dropout_forward as map_dropout_forward,
-    max_pool_backward as max_pool_backward,
-    max_pool_forward as max_pool_forward,
-    running_norm_backward as running_norm_backward,
-    running_norm_forward as running_norm_forward,
-)
 
 Layers = Sequence[tuple[Tensor, Tensor]]  # (w, b) of each layer, from the input to the output
 Forward = Callable[[Tensor], tuple[Tensor, Any]]

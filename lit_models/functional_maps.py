@@ -164,7 +164,7 @@ def _by_channel(values: Tensor) -> Tensor:
 
 
 class NormCache(NamedTuple):
-    """What batch norm's backward needs; ``mean`` and ``variance`` are those of the batch."""
+    """What batch norm's backward needs; ``mean`` and ``variance`` are those that normalised."""
 
     x_hat: Tensor
     scale: Tensor  # 1 / √(v + ε)
@@ -187,14 +187,25 @@ def batch_norm_forward(x: Tensor, gain: Tensor, shift: Tensor, eps: float = 1e-5
     return z, NormCache(x_hat, scale, gain, mean, variance)
 
 
-def batch_norm_backward(dz: Tensor, cache: NormCache) -> tuple[Tensor, Tensor, Tensor]:
-    """``dx``, ``dg`` and ``dh``, through the batch's mean and variance (eq. 1.24, from the steps of eq. 1.29)."""
+def batch_norm_backward(dz: Tensor, cache: NormCache) -> tuple[Tensor, Tensor]:
+    """The gradients of gain and shift (eq. 1.24), by either kind of statistics."""
+    dg = (dz * cache.x_hat).sum((0, 2, 3))  # (C)   eq. 1.24
+    dh = dz.sum((0, 2, 3))  # (C)   eq. 1.24
+    return dg, dh
+
+
+def batch_norm_input_backward(dz: Tensor, cache: NormCache, dg: Tensor, dh: Tensor) -> Tensor:
+    """``dx``, through the batch's mean and variance too (eq. 1.24, by the steps of eq. 1.29)."""
     x_hat, scale, gain = cache[:3]
-    dh = dz.sum((0, 2, 3))  # (C)
-    dg = (dz * x_hat).sum((0, 2, 3))  # (C)
     n = dz.numel() // dz.shape[1]
     inner = dz - _by_channel(dh / n) - x_hat * _by_channel(dg / n)
-    return inner * _by_channel(gain * scale), dg, dh  # (N, C, H, W), (C), (C)   eq. 1.24
+    return inner * _by_channel(gain * scale)  # (N, C, H, W)   eq. 1.24
+
+
+def follow_statistics(mean: Tensor, variance: Tensor, cache: NormCache, n: int, share: float) -> None:
+    """Move the running statistics towards those of a batch of ``n`` values a channel, in place (eq. 1.30)."""
+    mean.lerp_(cache.mean.to(mean.dtype), share)
+    variance.lerp_((cache.variance * (n / (n - 1))).to(variance.dtype), share)
 
 
 def running_norm_forward(
@@ -207,18 +218,21 @@ def running_norm_forward(
     return z, NormCache(x_hat, scale, gain, mean, variance)
 
 
-def running_norm_backward(dz: Tensor, cache: NormCache) -> tuple[Tensor, Tensor, Tensor]:
-    """``dx = dz g / √(v + ε)``, ``dg`` and ``dh`` (eq. 1.30)."""
-    x_hat, scale, gain = cache[:3]
-    return dz * _by_channel(gain * scale), (dz * x_hat).sum((0, 2, 3)), dz.sum((0, 2, 3))
+def running_norm_input_backward(dz: Tensor, cache: NormCache) -> Tensor:
+    """``dx = dz g / √(v + ε)`` (eq. 1.30)."""
+    return dz * _by_channel(cache.gain * cache.scale)
 
 
 # --- dropout and flatten ----------------------------------------------------------------------------------
 
 
-def map_dropout_forward(a: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    """``a m`` with the mask of eq. 2.10, drawn as `torch.nn.Dropout` draws it on a CPU: the same from one seed."""
-    mask = torch.empty_like(a).bernoulli_(1 - p).div_(1 - p)
+def map_dropout_forward(a: Tensor, p: float, whole: bool = False) -> tuple[Tensor, Tensor]:
+    """``a m`` with the mask of eq. 2.10, of single values or of ``whole`` maps.
+
+    On a CPU it is drawn as `torch.nn.Dropout` and `torch.nn.Dropout2d` draw theirs: the same from one seed.
+    """
+    mask = a.new_empty(*a.shape[:2], 1, 1) if whole else torch.empty_like(a)
+    mask.bernoulli_(1 - p).div_(1 - p)
     return a * mask, mask
 
 

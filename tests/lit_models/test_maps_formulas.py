@@ -1,13 +1,14 @@
 """The formulas on maps against autograd, central differences and plain loops, in float64."""
 
 import time
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lit_models import functional as ours
-from lit_models import functional_maps
+from lit_models import functional
+from lit_models import functional_maps as ours
 from oracles import central_differences
 
 SIZES = [(1, 7, 9), (3, 8, 6)]  # (N, H, W): a batch of one, and sides that are not equal
@@ -88,9 +89,10 @@ def test_batch_norm(size, training):
     def run(x, g, h):
         if training:
             z, cache = ours.batch_norm_forward(x, g, h, 1e-3)
-            return z, lambda dz: ours.batch_norm_backward(dz, cache)
+            gradients = partial(ours.batch_norm_backward, cache=cache)
+            return z, lambda dz: (ours.batch_norm_input_backward(dz, cache, *gradients(dz)), *gradients(dz))
         z, cache = ours.running_norm_forward(x, g, h, mean, variance, 1e-3)
-        return z, lambda dz: ours.running_norm_backward(dz, cache)
+        return z, lambda dz: (ours.running_norm_input_backward(dz, cache), *ours.batch_norm_backward(dz, cache))
 
     def torch_run(x, g, h):
         return F.batch_norm(x, mean.clone(), variance.clone(), g, h, training, eps=1e-3)
@@ -98,19 +100,30 @@ def test_batch_norm(size, training):
     hold(run, torch_run, 3 + 2 * normal(size[0], 2, *size[1:]), normal(2), normal(2) + 1)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 5, 7), (4, 6)])
-def test_dropout_draws_the_masks_of_torch(shape):
+def test_running_statistics_follow_as_those_of_torch():
+    x, norm = normal(3, 2, 5, 4), torch.nn.BatchNorm2d(2, momentum=0.3).double()
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    for _ in range(2):
+        norm(x)
+        _, cache = ours.batch_norm_forward(x, norm.weight.detach(), norm.bias.detach())
+        ours.follow_statistics(mean, variance, cache, 60, 0.3)
+    assert_equal(mean, norm.running_mean)
+    assert_equal(variance, norm.running_var)
+
+
+@pytest.mark.parametrize(("shape", "whole"), [((1, 3, 5, 7), False), ((4, 6), False), ((2, 3, 5, 7), True)])
+def test_dropout_draws_the_masks_of_torch(shape, whole):
     a = normal(*shape)
 
     def run(a):
         torch.manual_seed(3)
-        out, mask = ours.map_dropout_forward(a, 0.4)
+        out, mask = ours.map_dropout_forward(a, 0.4, whole)
         assert 0 < (mask == 0).sum() < mask.numel()
         return out, lambda d_out: (ours.map_dropout_backward(d_out, mask),)
 
     def torch_run(a):
         torch.manual_seed(3)
-        return F.dropout(a, 0.4)
+        return (F.dropout2d if whole else F.dropout)(a, 0.4)
 
     hold(run, torch_run, a)
 
@@ -120,22 +133,25 @@ def test_flatten():
         out, shape = ours.flatten_forward(x)
         return out, lambda d_out: (ours.flatten_backward(d_out, shape),)
 
-    hold(run, lambda x: x.flatten(1), normal(2, 3, 4, 5).contiguous(memory_format=torch.channels_last))
+    x = normal(2, 3, 4, 5)
+    hold(run, lambda x: x.flatten(1), x)
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(run(last)[0], run(x)[0]) and torch.equal(run(last)[1](run(x)[0])[0], x)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("n", [1, 6])
 def test_smoothed_cross_entropy(n, smoothing):
     y, t = 5 * normal(n, 4), torch.arange(n) % 4
-    value, cache = ours.smoothed_cross_entropy_forward(y, t, smoothing)
+    value, cache = functional.smoothed_cross_entropy_forward(y, t, smoothing)
     leaf = y.clone().requires_grad_()
     expected = F.cross_entropy(leaf, t, label_smoothing=smoothing)
     assert_equal(value, expected.detach(), 1e-12)
-    gradient = ours.smoothed_cross_entropy_backward(cache)
+    gradient = functional.smoothed_cross_entropy_backward(cache)
     assert_equal(gradient, torch.autograd.grad(expected, leaf)[0])
-    differences = central_differences(lambda: ours.smoothed_cross_entropy_forward(y, t, smoothing)[0], y)
+    differences = central_differences(lambda: functional.smoothed_cross_entropy_forward(y, t, smoothing)[0], y)
     assert (gradient - differences).abs().max() < 1e-6
-    many, _ = ours.smoothed_cross_entropy_forward(y.expand(3, n, 4), t.expand(3, n), smoothing)
+    many, _ = functional.smoothed_cross_entropy_forward(y.expand(3, n, 4), t.expand(3, n), smoothing)
     torch.testing.assert_close(many, value.expand(3))
 
 
@@ -210,8 +226,3 @@ def test_what_does_not_fit_is_named(call, message):
     with pytest.raises(ValueError, match=message) as refused:
         call()
     assert "\n" not in str(refused.value)
-
-
-def test_functional_is_the_public_name_of_all_pairs():
-    pairs = [name for name in vars(functional_maps) if name.endswith("ward")]
-    assert len(pairs) == 15 and all(getattr(ours, name) is getattr(functional_maps, name) for name in pairs)
