@@ -1,6 +1,6 @@
 """Each operation's formula next to its derivative: everything that `LitMLP` computes.
 
-`lit_models.functional_maps` goes on with those that work on images, for `LitCNN`.
+`lit_models.functional_conv` and `lit_models.functional_maps` go on with those on images, for `LitCNN`.
 
 Glossary, the same everywhere: ``x`` an input (…, N, D), ``w`` (…, K, D) and ``b`` (…, K) a layer's weights and
 biases, ``z`` a pre-activation, ``a`` an activation, ``y`` (…, N, K) the network's output, ``t`` the target,

@@ -1,105 +1,16 @@
-"""The formulas of `lit_models.functional` that work on maps (N, C, H, W): convolution, pooling, batch norm, dropout.
+"""The formulas on maps (N, C, H, W) that are no convolution: pooling, batch norm, dropout, flattening.
 
-Glossary beside that of `lit_models.functional`: ``w`` (K, C, kh, kw) and ``b`` (K) are a convolution's kernels and
-biases, ``z`` (N, K, H', W') its output, ``g`` and ``h`` (C) batch norm's gain and shift. Pooling, dropout and
-flattening take any leading dimensions in the place of (N, C).
+Glossary beside that of `lit_models.functional`: ``g`` (C) and ``h`` (C) are batch norm's gain and shift. Pooling takes
+any leading dimensions in the place of (N, C).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Pair = tuple[int, int]
-
-
-# --- convolution ------------------------------------------------------------------------------------------
-
-
-def pair(name: str, value: Any, least: int) -> Pair:
-    """A whole number, or one for height and one for width; ValueError, naming it, where it is less than ``least``."""
-    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values)
-    if len(values) != 2 or not whole:
-        raise ValueError(f"{name} must be a whole number of at least {least}, or two of them, not {value!r}")
-    return values
-
-
-def margins(padding: Any, kernel: Pair, stride: Pair = (1, 1)) -> Pair:
-    """Rows and columns of zeros on each side: a number, two, ``valid`` (none) or ``same`` (half of an odd kernel)."""
-    if padding == "valid":
-        return 0, 0
-    if padding == "same":
-        if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
-            raise ValueError(f"padding 'same' needs an odd kernel, not {kernel[0]}×{kernel[1]}")
-        return kernel[0] // 2, kernel[1] // 2
-    if isinstance(padding, str):
-        raise ValueError(f"unknown padding {padding!r}; there are: same, valid, or numbers")
-    return pair("padding", padding, 0)
-
-
-def check_fit(size: Pair, kernel: Pair, margin: Pair) -> None:
-    """Raise ValueError where a kernel is larger than the padded image."""
-    if any(side + 2 * m < k for side, k, m in zip(size, kernel, margin)):
-        raise ValueError(
-            f"a kernel of {kernel[0]}×{kernel[1]} does not fit maps of {size[0]}×{size[1]} with padding {margin}"
-        )
-
-
-class ConvCache(NamedTuple):
-    """What convolution's backward functions need."""
-
-    x: Tensor
-    w: Tensor
-    stride: Pair
-    margin: Pair
-
-
-def conv_forward(
-    x: Tensor, w: Tensor, b: Tensor | None = None, stride: int | Pair = 1, padding: int | Pair | str = 0
-) -> tuple[Tensor, ConvCache]:
-    """``z[q] = Σᵤ w[u] x[s q + u − p] + b`` at each place q (eq. 1.23): x (N, C, H, W) -> z (N, K, H', W')."""
-    if x.dim() != 4 or w.dim() != 4 or x.shape[1] != w.shape[1]:
-        raise ValueError(f"kernels {tuple(w.shape)} do not fit maps {tuple(x.shape)}: (K, C, kh, kw), (N, C, H, W)")
-    kernel: Any = tuple(w.shape[2:])
-    step = pair("stride", stride, 1)
-    margin = margins(padding, kernel, step)
-    check_fit((x.shape[2], x.shape[3]), kernel, margin)
-    return F.conv2d(x, w, b, step, margin), ConvCache(x, w, step, margin)
-
-
-def conv_backward(dz: Tensor, cache: ConvCache) -> tuple[Tensor, Tensor]:
-    """The gradients of kernels and biases: ``dw[u] = Σ_nq dz[q] x[s q + u − p]``, ``x`` correlated with ``dz``."""
-    x, w, stride, margin = cache
-    images, kernels = x.transpose(0, 1), dz.transpose(0, 1)  # (C, N, H, W), (K, N, H', W'): the sum runs over N
-    dw = F.conv2d(images, kernels, padding=margin, dilation=stride)  # (C, K, ≥ kh, ≥ kw)   eq. 1.23
-    dw = dw[..., : w.shape[2], : w.shape[3]].transpose(0, 1)  # rows that no stride reaches fall away
-    return dw, dz.sum((0, 2, 3))  # (K, C, kh, kw), (K)   eq. 1.23
-
-
-def conv_input_backward(dz: Tensor, cache: ConvCache) -> Tensor:
-    """``dx``: ``dz``, zeros between its places, correlated with the turned kernel (eq. 1.27)."""
-    x, w, stride, margin = cache
-    height, width = x.shape[2:]
-    kh, kw = w.shape[2:]
-    if stride != (1, 1):
-        dz = spread(dz, stride)
-    turned = w.flip(2, 3).transpose(0, 1)  # (C, K, kh, kw)
-    dx = F.conv2d(dz, turned, padding=(kh - 1, kw - 1))  # of the padded image, but for what no patch covers
-    bottom, right = height + 2 * margin[0] - dx.shape[2], width + 2 * margin[1] - dx.shape[3]
-    if bottom or right:
-        dx = F.pad(dx, (0, right, 0, bottom))
-    return dx[..., margin[0] : margin[0] + height, margin[1] : margin[1] + width]  # (N, C, H, W)   eq. 1.27
-
-
-def spread(dz: Tensor, stride: Pair) -> Tensor:
-    """``dz`` with ``stride − 1`` zeros between its places."""
-    n, k, height, width = dz.shape
-    wide = dz.new_zeros(n, k, (height - 1) * stride[0] + 1, (width - 1) * stride[1] + 1)
-    wide[..., :: stride[0], :: stride[1]] = dz
-    return wide
-
+from lit_models.functional_conv import Pair, check_fit, pair
 
 # --- pooling ----------------------------------------------------------------------------------------------
 
@@ -198,8 +109,9 @@ def batch_norm_input_backward(dz: Tensor, cache: NormCache, dg: Tensor, dh: Tens
     """``dx``, through the batch's mean and variance too (eq. 1.24, by the steps of eq. 1.29)."""
     x_hat, scale, gain = cache[:3]
     n = dz.numel() // dz.shape[1]
-    inner = dz - _by_channel(dh / n) - x_hat * _by_channel(dg / n)
-    return inner * _by_channel(gain * scale)  # (N, C, H, W)   eq. 1.24
+    a = gain * scale  # a (dz − dh / n − x̂ dg / n), multiplied out for two passes over the maps
+    dx = torch.addcmul(_by_channel(-a * dh / n), dz, _by_channel(a))
+    return dx.addcmul_(x_hat, _by_channel(-a * dg / n))  # (N, C, H, W)   eq. 1.24
 
 
 def follow_statistics(mean: Tensor, variance: Tensor, cache: NormCache, n: int, share: float) -> None:

@@ -1,4 +1,4 @@
-"""The formulas of `functional` and `functional_maps` composed along a chain of modules, as `LitCNN` is one.
+"""The formulas of `functional` and its neighbours composed along a chain of modules, as `LitCNN` is one.
 
 The modules hold parameters and settings; what is computed is the formulas' alone. `OPERATIONS` tells which formulas
 a kind of module stands for.
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models import functional as F
+from lit_models import functional_conv
 from lit_models import functional_maps as M
 
 
@@ -45,6 +46,15 @@ def elementwise(name: str) -> Operation:
     """An activation of `lit_models.functional.ACTIVATIONS`."""
     forward, backward = F.ACTIVATIONS[name]
     return Operation(lambda module, x, training: forward(x), lambda da, cache, gradients: backward(da, cache))
+
+
+def _rows(linear: nn.Linear, x: Tensor, training: bool) -> tuple[Tensor, Any]:
+    if x.dim() != 2 or x.shape[1] != linear.in_features:
+        raise ValueError(
+            f"rows of {linear.in_features} features are wanted, not maps or rows of shape {tuple(x.shape)}"
+        )
+    b = linear.bias if linear.bias is not None else x.new_zeros(linear.out_features)
+    return F.linear_forward(x, linear.weight, b)
 
 
 def _normalise(norm: nn.BatchNorm2d, x: Tensor, training: bool) -> tuple[Tensor, tuple[M.NormCache, bool]]:
@@ -84,12 +94,12 @@ def _drop(whole: bool) -> Operation:
 
 OPERATIONS: dict[type[nn.Module], Operation] = {
     nn.Conv2d: Operation(
-        lambda conv, x, training: M.conv_forward(x, conv.weight, conv.bias, conv.stride, conv.padding),
-        lambda dz, cache, gradients: M.conv_input_backward(dz, cache),
-        lambda dz, cache: M.conv_backward(dz, cache),
+        lambda conv, x, training: functional_conv.conv_forward(x, conv.weight, conv.bias, conv.stride, conv.padding),
+        lambda dz, cache, gradients: functional_conv.conv_input_backward(dz, cache),
+        lambda dz, cache: functional_conv.conv_backward(dz, cache),
     ),
     nn.Linear: Operation(
-        lambda linear, x, training: F.linear_forward(x, linear.weight, linear.bias),
+        _rows,
         lambda dz, cache, gradients: F.linear_input_backward(dz, cache),
         lambda dz, cache: F.linear_backward(dz, cache),
     ),

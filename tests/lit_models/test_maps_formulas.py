@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lit_models import functional
+from lit_models import functional, functional_conv
 from lit_models import functional_maps as ours
 from oracles import central_differences
 
@@ -40,8 +40,8 @@ def hold(run, torch_run, *tensors):
 
 def convolve(stride, padding):
     def run(x, w, b):
-        z, cache = ours.conv_forward(x, w, b, stride, padding)
-        return z, lambda dz: (ours.conv_input_backward(dz, cache), *ours.conv_backward(dz, cache))
+        z, cache = functional_conv.conv_forward(x, w, b, stride, padding)
+        return z, lambda dz: (functional_conv.conv_input_backward(dz, cache), *functional_conv.conv_backward(dz, cache))
 
     return run
 
@@ -55,6 +55,16 @@ def test_convolution(size, kernel, padding, stride):
     margin = {"same": (kernel[0] // 2, kernel[1] // 2), "valid": (0, 0)}.get(padding, padding)
     tensors = (normal(n, 2, height, width), normal(3, 2, *kernel), normal(3))
     hold(convolve(stride, padding), lambda x, w, b: F.conv2d(x, w, b, stride, margin), *tensors)
+
+
+@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize("portion", [1, 500])
+def test_convolution_of_many_channels_and_in_portions(channels, portion, monkeypatch):
+    monkeypatch.setattr(functional_conv, "PORTION", portion)
+    tensors = (normal(3, channels, 5, 4), normal(2, channels, 3, 2), normal(2))
+    hold(convolve(1, (1, 0)), lambda x, w, b: F.conv2d(x, w, b, 1, (1, 0)), *tensors)
+    _, cache = functional_conv.conv_forward(*tensors[:2])
+    assert len(functional_conv.conv_backward(normal(3, 2, 3, 3), cache)) == 1  # no bias, no gradient of it
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -98,6 +108,21 @@ def test_batch_norm(size, training):
         return F.batch_norm(x, mean.clone(), variance.clone(), g, h, training, eps=1e-3)
 
     hold(run, torch_run, 3 + 2 * normal(size[0], 2, *size[1:]), normal(2), normal(2) + 1)
+
+
+def test_the_short_form_of_batch_norms_gradient_is_that_of_its_graph():
+    """The steps of eq. 1.29, one by one."""
+    x, gain, shift, dz = normal(3, 2, 5, 4), normal(2), normal(2) + 1, normal(3, 2, 4, 5).mT
+    _, cache = ours.batch_norm_forward(x, gain, shift, 1e-3)
+    found = ours.batch_norm_input_backward(dz, cache, *ours.batch_norm_backward(dz, cache))
+    for channel in range(2):
+        values, d = x[:, channel], dz[:, channel]
+        n, c = values.numel(), values - values.mean()
+        r = (c.square().mean() + 1e-3) ** -0.5
+        dx_hat = gain[channel] * d
+        dv = -0.5 * r**3 * (dx_hat * c).sum()
+        dc = r * dx_hat + 2 / n * c * dv
+        assert_equal(found[:, channel], dc - dc.sum() / n)
 
 
 def test_running_statistics_follow_as_those_of_torch():
@@ -209,14 +234,17 @@ X, W = torch.zeros(1, 1, 4, 5), torch.zeros(2, 1, 3, 3)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ours.conv_forward(X, torch.zeros(2, 1, 5, 5)), "a kernel of 5×5 does not fit maps of 4×5"),
-        (lambda: ours.conv_forward(X, W, padding="full"), "unknown padding 'full'; there are: same, valid"),
-        (lambda: ours.conv_forward(X, W, padding=-1), "padding must be a whole number of at least 0"),
-        (lambda: ours.conv_forward(X, W, padding=0.5), "padding must be a whole number"),
-        (lambda: ours.conv_forward(X, W, padding=(1, 2, 3)), "padding must be a whole number"),
-        (lambda: ours.conv_forward(X, torch.zeros(2, 1, 2, 3), padding="same"), "needs an odd kernel, not 2×3"),
-        (lambda: ours.conv_forward(X, W, stride=0), "stride must be a whole number of at least 1"),
-        (lambda: ours.conv_forward(X, torch.zeros(2, 3, 3, 3)), "do not fit maps"),
+        (lambda: functional_conv.conv_forward(X, torch.zeros(2, 1, 5, 5)), "a kernel of 5×5 does not fit maps of 4×5"),
+        (lambda: functional_conv.conv_forward(X, W, padding="full"), "unknown padding 'full'; there are: same, valid"),
+        (lambda: functional_conv.conv_forward(X, W, padding=-1), "padding must be a whole number of at least 0"),
+        (lambda: functional_conv.conv_forward(X, W, padding=0.5), "padding must be a whole number"),
+        (lambda: functional_conv.conv_forward(X, W, padding=(1, 2, 3)), "padding must be a whole number"),
+        (
+            lambda: functional_conv.conv_forward(X, torch.zeros(2, 1, 2, 3), padding="same"),
+            "needs an odd kernel, not 2×3",
+        ),
+        (lambda: functional_conv.conv_forward(X, W, stride=0), "stride must be a whole number of at least 1"),
+        (lambda: functional_conv.conv_forward(X, torch.zeros(2, 3, 3, 3)), "do not fit maps"),
         (lambda: ours.max_pool_forward(X, 5), "a kernel of 5×5 does not fit maps of 4×5"),
         (lambda: ours.average_pool_forward(X, 2, padding=2), "at most half of its window"),
         (lambda: ours.batch_norm_forward(X[..., :1, :1], W[0, 0, 0, :1], W[0, 0, 0, :1]), "more than one value"),
