@@ -13,6 +13,7 @@ def main() -> None:
     """Examine every architecture with every method; write the numbers and the page."""
     parser = console.ArgumentParser(prog="models.py", description=__doc__)
     parser.add_argument("--only", metavar="NAME", action="append", help="one architecture; may be repeated")
+    parser.add_argument("--method", metavar="NAME", action="append", help="one column of the page; may be repeated")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the page and its numbers")
     args = parser.parse_args()
 
@@ -27,11 +28,17 @@ def main() -> None:
     for name in args.only or ():
         if name not in names:
             raise console.nearest(name, names, "architecture")
+    for name in args.method or ():
+        if name not in COLUMNS:
+            raise console.nearest(name, COLUMNS, "method")
     chosen = [one for one in ARCHITECTURES if not args.only or one.name in args.only]
     store = args.docs / "models.json"
-    rows = {} if not args.only or not store.is_file() else json.loads(store.read_text(encoding="utf-8"))
+    anew = not (args.only or args.method) or not store.is_file()
+    rows = {} if anew else json.loads(store.read_text(encoding="utf-8"))
     for architecture in tqdm(chosen, unit="network"):
-        rows[architecture.title] = examined(architecture, COLUMNS)
+        row = examined(architecture, args.method or COLUMNS)
+        cells = rows.get(architecture.title, row)["cells"] | row["cells"]
+        rows[architecture.title] = row | {"cells": {name: cells[name] for name in COLUMNS if name in cells}}
     tell(wrong(rows))
     print(write(rows, list(COLUMNS), store, args.docs / "models.md"))
 

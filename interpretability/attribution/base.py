@@ -26,15 +26,18 @@ class Attribution(ABC):
         layer: dotted module name, or None for the input.
 
     Raises:
-        ValueError: an unknown layer, or none where the method needs one.
+        ValueError: an unknown layer, none where the method needs one, or one where it takes none.
     """
 
     additive: ClassVar[bool] = True  # contributions, which may be summed; False: sensitivities, which may not
     needs_layer: ClassVar[bool] = False  # about a layer only, never the input
+    input_only: ClassVar[bool] = False  # about the input only, never a layer
 
     def __init__(self, model: nn.Module, layer: str | None = None):
         if layer is None and self.needs_layer:
             raise ValueError(f"{type(self).__name__} needs a layer: name one with layer=")
+        if layer is not None and self.input_only:
+            raise ValueError(f"{type(self).__name__} explains the input, not a layer: leave layer= out")
         if layer is not None:
             find_layer(model, layer)
         self.model = model

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from interpretability.attribution import METHODS
+from interpretability.attribution.segments import for_pictures
 from interpretability.maps import Maps
 from interpretability.page.cache import PictureCache, digest, model_digest
 from interpretability.page.encoding import overlay
@@ -37,6 +38,7 @@ RELEVANCE = "The score, handed back layer by layer to the pixels."
 GUIDED = "Sharp, but mostly an edge finder: it changes little with the class. Do not take it for evidence."
 CAM = "Where the last layer’s maps speak for the class. Coarse, and only what is for it."
 OCCLUDED = "What the score loses when a square is covered in black. No gradient involved."
+PLAYED = "What each of 8 × 8 patches adds on average, whichever others are there. Together, the rise from black."
 
 SHOWN = (
     Shown("Saliency", "Gradient", False, GRADIENT),
@@ -46,6 +48,7 @@ SHOWN = (
     Shown("GuidedBackprop", "Guided backprop", False, GUIDED),
     Shown("GradCAM", "Grad-CAM", True, CAM),
     Shown("Occlusion", "Occlusion", True, OCCLUDED),
+    Shown("KernelShap", "Shapley values", True, PLAYED, {"n_samples": 256}),
 )
 
 
@@ -101,7 +104,8 @@ def _maps(model: nn.Module, image: Tensor, classes: Sequence[int], shown: Shown,
     targets = torch.tensor(classes, device=image.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "integrated gradients miss completeness")  # a picture needs fewer steps
-        maps = METHODS[shown.name](model, **options)(image.repeat(len(classes), 1, 1, 1), targets)
+        played: dict = {"segments": for_pictures} if shown.name == "KernelShap" else {}
+        maps = METHODS[shown.name](model, **options, **played)(image.repeat(len(classes), 1, 1, 1), targets)
     flat = maps.sum(1) if shown.signed else maps.abs().amax(1)  # (K, h, w)
     if flat.shape[1:] != image.shape[1:]:
         flat = F.interpolate(flat[:, None], image.shape[1:], mode="bilinear", align_corners=False)[:, 0]

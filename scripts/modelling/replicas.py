@@ -96,6 +96,69 @@ def score_cam(case: Case) -> Tensor:
     return (weights * a).sum(1, keepdim=True).clamp(min=0)
 
 
+def place_cam(case: Case, weigh: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The maps, weighted place by place or channel by channel by ``weigh(activations, gradients)``."""
+    a, g = case.maps()
+    return (weigh(a, g) * a).sum(1, keepdim=True).clamp(min=0)
+
+
+def eigen_cam(case: Case) -> Tensor:
+    """The places along the leading eigenvector of AᵀA, A (places, C)."""
+    a = case.maps()[0]
+    rows = a[0].flatten(1).T
+    first = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1]
+    along = rows @ first
+    return (along * along.sum().sign()).view(1, 1, *a.shape[2:]).clamp(min=0)
+
+
+def ablation_cam(case: Case) -> Tensor:
+    """The maps, weighted by the loss of score without each."""
+    module = case.model.get_submodule(f"model.{case.narrow}")
+    a, drops = case.arrange(case.at_layer(case.x, case.narrow)[0]), []
+    for channel in range(a.shape[1]):
+
+        def without(module: nn.Module, args: tuple, output: Tensor, channel: int = channel) -> Tensor:
+            output = output.clone()
+            case.arrange(output)[:, channel] = 0  # a view of it
+            return output
+
+        with torch.no_grad():
+            whole, hook = case.score(case.x), module.register_forward_hook(without)
+            drops.append(whole - case.score(case.x))
+        hook.remove()
+    return (torch.stack(drops).view(1, -1, 1, 1) * a).sum(1, keepdim=True).clamp(min=0)
+
+
+def full_gradient_sums(case: Case) -> Tensor:
+    """The input's part of the score, then that of the bias of each layer without parts, as it ran: (1 + layers,)."""
+    runs: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def keep(module: nn.Module, args: tuple, output: object) -> Tensor | None:
+        if len(args) != 1 or not isinstance(output, Tensor) or not output.requires_grad or len(output) != len(case.x):
+            return None
+        runs.append((module, args[0].detach().clone(), output))
+        return output.clone()  # what works in place on it leaves the kept one alone
+
+    leaves = [module for module in case.model.model.modules() if not any(True for _ in module.children())]
+    inplace = [module for module in leaves if getattr(module, "inplace", False)]
+    hooks = [module.register_forward_hook(keep) for module in leaves]
+    for module in inplace:
+        module.inplace = False
+    h = case.model.normalize(case.x).detach().requires_grad_()
+    score = case.model.model(h)[:, case.target].sum()
+    gradient, *others = torch.autograd.grad(score, [h, *(output for _, _, output in runs)], allow_unused=True)
+    for hook in hooks:
+        hook.remove()
+    parts = [(h * gradient).sum()]
+    for (module, given, output), g in zip(runs, others):
+        if g is not None:
+            linear = torch.autograd.functional.jvp(module, given, given)[1]
+            parts.append(((output - linear) * g).sum())
+    for module in inplace:
+        module.inplace = True
+    return torch.stack(parts).detach()
+
+
 def occlusion(case: Case) -> Tensor:
     """The loss of score of four windows, each a quarter of the image."""
     h, w = (side // 2 for side in case.x.shape[2:])
