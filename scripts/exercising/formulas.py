@@ -1,5 +1,7 @@
 """Task 2 (a): the CNN of explicit formulas, and where it parts from the same network by autograd."""
 
+import copy
+import statistics
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,26 +15,22 @@ if TYPE_CHECKING:
     from lit_models import LitCNN
 
 SHOWN = (1, 10, 50, 100)  # updates after which the two are compared; and the last
-LOCAL = 20  # updates after each of which the gradients of one and the same network are compared
+LOCAL = 20  # first batches on which each way's gradients in single precision are held against double precision
 
 
 def mnist_explicit(work: Workspace) -> dict[str, Any]:
     """The network once for each seed; then formulas and autograd side by side, in two precisions."""
+    import torch
+
     found = trained(work, "mnist_explicit", SEEDS, "--data.data_dir", work.data_dir)
-    return {
-        "seeds": SEEDS,
-        **found,
-        "side_by_side": {name: side_by_side(work, name) for name in ("float32", "float64")},
+    together = {
+        str(dtype).removeprefix("torch."): side_by_side(work, dtype) for dtype in (torch.float32, torch.float64)
     }
+    return {"seeds": SEEDS, **found, "side_by_side": together, "rounding": rounding(work)}
 
 
-def side_by_side(work: Workspace, precision: str) -> dict[str, Any]:
-    """One epoch twice from one seed and over the same batches: how far losses and weights are apart.
-
-    ``steps`` holds, for some numbers of updates, the difference of the losses and the largest difference of weights.
-    ``gradients`` is the largest difference of the two gradients of one and the same network, as a part of the largest
-    gradient: what rounding does before updates amplify it.
-    """
+def settings_and_batches(work: Workspace) -> tuple[dict[str, Any], list[tuple["torch.Tensor", "torch.Tensor"]], Any]:
+    """The experiment's options of the model, its batches of one epoch, and the official test images."""
     import torch
 
     from datamodules import MNISTDataModule
@@ -40,27 +38,66 @@ def side_by_side(work: Workspace, precision: str) -> dict[str, Any]:
     settings = yaml.safe_load((ROOT / "configs" / "mnist_explicit.yaml").read_text(encoding="utf-8"))
     data = MNISTDataModule(work.data_dir)
     data.setup()
-    train, dtype = data.splits["train"], getattr(torch, precision)
-    images, labels = train.inputs[train.indices], train.targets[train.indices]
-    size = settings["data"]["init_args"]["batch_size"]
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).split(size)
-    ours, theirs = (learner(settings["model"]["init_args"], how, dtype, len(rows)) for how in ("explicit", "autograd"))
-    steps, gradients, rounding = [], [], torch.finfo(dtype).eps
-    for step, batch in enumerate(rows, start=1):
-        x, t = images[batch].to(dtype) / 255, labels[batch]
-        if step <= LOCAL:
-            gradients.append(apart(ours[0], x, t))
-        losses = [update(*one, x, t) for one in (ours, theirs)]
-        if step in SHOWN or step == len(rows):
-            largest = max(float((p - q).abs().max()) for p, q in zip(ours[0].parameters(), theirs[0].parameters()))
-            steps.append(
-                {"step": step, "loss": losses[0], "loss_apart": abs(losses[0] - losses[1]), "weights_apart": largest}
-            )
-    test = data.splits["test"]
-    logits = [evaluated(one[0], test.inputs.to(dtype) / 255) for one in (ours, theirs)]
-    right = [float((y.argmax(1) == test.targets).float().mean()) for y in logits]
-    same = float((logits[0].argmax(1) == logits[1].argmax(1)).float().mean())
-    return {"steps": steps, "gradients": max(gradients), "rounding": rounding, "accuracy": right, "same_answers": same}
+    train = data.splits["train"]
+    order = torch.randperm(len(train.indices), generator=torch.Generator().manual_seed(0))
+    rows = train.indices[order].split(settings["data"]["init_args"]["batch_size"])
+    batches = [(train.inputs[batch], train.targets[batch]) for batch in rows]
+    return settings["model"]["init_args"], batches, data.splits["test"]
+
+
+def side_by_side(work: Workspace, dtype: "torch.dtype") -> dict[str, Any]:
+    """One epoch twice from one seed and over the same batches.
+
+    ``steps`` holds, for some numbers of updates, how far the losses and the weights (the farthest) are apart;
+    ``accuracy`` that of formulas and autograd on the test images, ``same_answers`` how many they answer alike.
+    """
+    options, batches, test = settings_and_batches(work)
+    ours, theirs = (learner(options, how, dtype, len(batches)) for how in ("explicit", "autograd"))
+    steps = []
+    for step, (images, t) in enumerate(batches, start=1):
+        losses = [update(*one, images.to(dtype) / 255, t) for one in (ours, theirs)]
+        if step in SHOWN or step == len(batches):
+            both = zip(ours[0].parameters(), theirs[0].parameters())
+            farthest = max(float((p - q).detach().abs().max()) for p, q in both)
+            apart = {"loss_apart": abs(losses[0] - losses[1]), "weights_apart": farthest}
+            steps.append({"step": step, "loss": losses[0], **apart})
+    answers = [evaluated(one[0], test.inputs.to(dtype) / 255).argmax(1) for one in (ours, theirs)]
+    right = [float((one == test.targets).float().mean()) for one in answers]
+    return {"steps": steps, "accuracy": right, "same_answers": float((answers[0] == answers[1]).float().mean())}
+
+
+def rounding(work: Workspace) -> dict[str, float]:
+    """How far single precision is off from double, by each way.
+
+    ``explicit`` and ``autograd`` are errors of gradients as parts of a parameter's largest: the worst parameter of a
+    batch, the median of `LOCAL` batches while training. (The worst batch would tell of values at a kink of ReLU, which
+    rounding puts on its other side.) ``norm_…`` are the largest errors of batch norm's output on maps of one batch.
+    """
+    import torch
+    from torch import nn
+
+    from lit_models import functional_maps
+
+    options, batches, _ = settings_and_batches(work)
+    learning = learner(options, "autograd", torch.float32, len(batches))
+    worst: dict[str, list[float]] = {"explicit": [], "autograd": []}
+    for images, t in batches[:LOCAL]:
+        model, x = learning[0], images.float() / 255
+        exact = explicit(copy.deepcopy(model).double(), images.double() / 255, t)[1]
+        for name, way in (("explicit", explicit), ("autograd", by_autograd)):
+            found = way(copy.deepcopy(model), x, t)[1]
+            errors = [float((found[key] - e).abs().max() / e.abs().max()) for key, e in exact.items()]
+            worst[name].append(max(errors))
+        update(*learning, x, t)
+    torch.manual_seed(0)
+    maps = nn.functional.max_pool2d(nn.Conv2d(1, 8, 5)(batches[0][0].float() / 255), 2).detach()
+    norm = nn.BatchNorm2d(maps.shape[1])
+    exact_maps = copy.deepcopy(norm).double()(maps.double()).detach()
+    last = maps.contiguous(memory_format=torch.channels_last)
+    ours, _ = functional_maps.batch_norm_forward(last, norm.weight.detach(), norm.bias.detach())
+    outputs = {"norm_explicit": ours, "norm_channels_last": norm(last), "norm_channels_first": norm(maps)}
+    medians = {name: statistics.median(errors) for name, errors in worst.items()}
+    return medians | {name: float((y.detach() - exact_maps).abs().max()) for name, y in outputs.items()}
 
 
 def learner(options: dict[str, Any], gradients: str, dtype: "torch.dtype", steps: int) -> tuple:
@@ -99,14 +136,6 @@ def by_autograd(model: "LitCNN", x: "torch.Tensor", t: "torch.Tensor") -> tuple:
     loss = F.cross_entropy(model(x), t, label_smoothing=model.hparams["label_smoothing"])
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     return loss.detach(), {name: gradient for (name, _), gradient in zip(model.named_parameters(), gradients)}
-
-
-def apart(model: "LitCNN", x: "torch.Tensor", t: "torch.Tensor") -> float:
-    """How far both ways' gradients of one network are apart, as a part of the largest; the network stays as it was."""
-    import copy
-
-    both = [way(copy.deepcopy(model), x, t)[1] for way in (explicit, by_autograd)]
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(both[0].values(), both[1].values()))
 
 
 def evaluated(model: "LitCNN", images: "torch.Tensor") -> "torch.Tensor":
