@@ -1,6 +1,7 @@
 """Attribution methods, one file per family, all called as ``Method(model, layer, **options)(x, target)``."""
 
 from interpretability.attribution.ablation_cam import AblationCAM
+from interpretability.attribution.attention import AttentionGradient, AttentionRollout
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.baselines import DeepLiftShap, GradientShap
 from interpretability.attribution.cam import GradCAM, GradCAMPlusPlus, GuidedGradCAM
@@ -44,6 +45,8 @@ METHODS: dict[str, type[Attribution]] = {
         LayerConductance,
         LRP,
         DeepLift,
+        AttentionRollout,
+        AttentionGradient,
         GradientShap,
         DeepLiftShap,
         KernelShap,
@@ -59,6 +62,8 @@ __all__ = [
     "METHODS",
     "RISE",
     "AblationCAM",
+    "AttentionGradient",
+    "AttentionRollout",
     "Attribution",
     "Deconvolution",
     "DeepLift",

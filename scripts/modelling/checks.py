@@ -1,8 +1,6 @@
 """The columns of the matrix: what the project gives for a case, and what a plain replica gives."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from unittest.mock import patch
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from interpretability import METHODS, FullGrad, channel, fgsm, visualize
 from interpretability.building_blocks import channel_attribution, spatial_attribution
 from interpretability.layers import evaluating
 from modelling import games, replicas
+from modelling.relevance import gradient_times_input
 from modelling.replicas import SAMPLES, STEPS, Case
 
 Pair = tuple[Tensor, Tensor]  # found, expected
@@ -31,11 +30,8 @@ def guided_grad_cam(case: Case) -> Pair:
 
 
 def lrp(case: Case) -> Pair:
-    """The ε-rule with hardly any ε is gradient × input of a network whose activations are taken as slopes f(z) / z."""
-    found = method("LRP", case, epsilon=1e-30)  # even the faintest activations of a deep random network outweigh it
-    with activations_as_slopes():
-        h, gradient = case.at_module(case.model.normalize)
-    return found, h * gradient
+    """The ε-rule with hardly any ε: even the faintest activations of a deep random network outweigh it."""
+    return method("LRP", case, epsilon=1e-30), gradient_times_input(case)
 
 
 def deep_lift(case: Case) -> Pair:
@@ -152,6 +148,8 @@ COLUMNS: dict[str, Callable[[Case], Pair]] = {
     ),
     "LRP": lrp,
     "DeepLift": deep_lift,
+    "AttentionRollout": lambda case: (method("AttentionRollout", case), replicas.attention_maps(case, weighted=False)),
+    "AttentionGradient": lambda case: (method("AttentionGradient", case), replicas.attention_maps(case, weighted=True)),
     "places": lambda case: (
         spatial_attribution(case.model, case.layer, case.x, case.target),
         (case.maps()[0] * case.maps()[1]).sum(1),
@@ -178,23 +176,3 @@ def examine(case: Case, column: str) -> str:
         return "wrong: the replica is zero, so the check says nothing"
     apart = float((found - expected).abs().max()) / scale
     return "right" if apart <= TOLERANCE else f"wrong: apart by {apart:.1e} of the largest value"
-
-
-@contextmanager
-def activations_as_slopes() -> Iterator[None]:
-    """Each activation f is z · (f(z) / z) with the bracket held fixed."""
-
-    def slope(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def patched(z: Tensor, *args: object, **kwargs: object) -> Tensor:
-            with torch.no_grad():
-                kwargs.pop("inplace", None)
-                ratio = torch.where(z == 0, 0, function(z.clone(), *args, **kwargs) / z)  # it may work in place
-            return z * ratio
-
-        return patched
-
-    with ExitStack() as patches:
-        for name in ("relu", "relu6", "silu", "gelu", "hardswish", "hardtanh", "hardsigmoid", "elu"):
-            patches.enter_context(patch.object(F, name, slope(getattr(F, name))))
-        patches.enter_context(patch.object(torch, "relu", slope(torch.relu)))
-        yield

@@ -178,6 +178,30 @@ def conductance(case: Case) -> Tensor:
     return sum((g0 + g1) / 2 * (h1 - h0) for (h0, g0), (h1, g1) in pairwise(points))
 
 
+def attention_maps(case: Case, weighted: bool) -> Tensor:
+    """Rollout of attention, or of what of it raises the score; attention is what the fused function is told."""
+    kept: list[Tensor] = []
+
+    def attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args, **kwargs
+    ) -> Tensor:
+        scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+        kept.append((scores if attn_mask is None else scores + attn_mask).softmax(-1))
+        return kept[-1] @ value
+
+    with patch.object(F, "scaled_dot_product_attention", attention):
+        score = case.score(case.x.clone().requires_grad_()).sum()
+    gradients = torch.autograd.grad(score, kept, allow_unused=True)
+    rolled = torch.eye(kept[0].shape[-1], dtype=case.x.dtype)
+    for a, g in zip(kept, gradients):
+        if weighted:
+            rolled = rolled + (a * (0 if g is None else g)).clamp(min=0).mean(1)[0] @ rolled
+        else:
+            rolled = (rolled + a.mean(1)[0] @ rolled) / 2
+    read = gradients[-1][0].abs().sum((0, 2)) > 0
+    return case.arrange(rolled[read].mean(0)[None, :, None]).detach()
+
+
 class _Rule(torch.autograd.Function):
     """max(z, 0), or min(max(z, 0), 6), with a backward pass of its own."""
 
