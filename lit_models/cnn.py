@@ -77,7 +77,8 @@ class LitCNN(ManualTraining):
         super().__init__()
         self.save_hyperparameters()
         check_options(self.hparams)
-        self.automatic_optimization = gradients == "autograd"
+        self.explicit_gradients = gradients == "explicit"  # for explanations too
+        self.automatic_optimization = not self.explicit_gradients
         depth, *sides = input_shape
         convs = per_stage(convs_per_stage, channels)
         sides = [side_after(side, convs, kernel_size, padding, downsampling) for side in sides]

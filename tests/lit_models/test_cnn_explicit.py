@@ -11,7 +11,8 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from interpretability import Saliency
+from interpretability import PixelModel, Saliency
+from interpretability.attribution import METHODS
 from lit_models import LitCNN, checks, functional_conv, operations
 from oracles import central_differences
 
@@ -170,16 +171,40 @@ def test_a_subclass_may_have_any_modules_with_a_formula():
 @pytest.mark.parametrize("gradients", ["explicit", "autograd"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_input_gradients_equal_those_of_saliency(name, training, gradients):
+def test_input_gradients_equal_those_of_saliency_by_autograd(name, training, gradients):
     model, (x, t) = make(gradients=gradients, **OPTIONS[name]).train(training), images()
     before = {key: value.clone() for key, value in model.state_dict().items()}
+    twin = make(**OPTIONS[name])
+    twin.input_gradient = None  # whoever asked it for its formulas would fail
     for target in (2, t, None, lambda y: y[:, 0] - y[:, 1] ** 2):
-        expected = Saliency(model.eval())(x, target)
-        model.train(training)
+        expected = Saliency(twin)(x, target)
         assert_close(model.input_gradient(x, target), expected)
+        assert_close(Saliency(model)(x, target), expected)
         with torch.inference_mode():
             assert_close(model.input_gradient(x, target), expected)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("gradients", "asked"), [("explicit", 2), ("autograd", 0)])
+def test_explanations_ask_for_the_formulas_where_the_network_was_trained_by_them(gradients, asked, monkeypatch):
+    calls, right = [], LitCNN.input_gradient
+    monkeypatch.setattr(LitCNN, "input_gradient", lambda self, *args: calls.append(1) or right(self, *args))
+    model, (x, _) = make(gradients=gradients), images()
+    for explained in (model, PixelModel(model)):
+        Saliency(explained)(x, 2)
+    assert len(calls) == asked
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("Attention")])
+def test_every_method_explains_it_as_it_explains_the_network_by_autograd(name):
+    maps, layer = [], "stages.1" if METHODS[name].needs_layer else None
+    for gradients in ("explicit", "autograd"):
+        model = make(gradients=gradients, **OPTIONS["batch norm"]).float().eval()
+        x = torch.rand(2, 2, 12, 15, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        maps.append(METHODS[name](model, layer)(x, 1))
+    assert maps[1].abs().max() > 0
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-3, atol=1e-4 * float(maps[1].abs().max()))
 
 
 # --- under the Trainer ------------------------------------------------------------------------------------
