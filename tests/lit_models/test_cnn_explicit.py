@@ -202,7 +202,7 @@ def test_every_method_explains_it_as_it_explains_the_network_by_autograd(name):
         model = make(gradients=gradients, **OPTIONS["batch norm"]).float().eval()
         x = torch.rand(2, 2, 12, 15, generator=torch.Generator().manual_seed(0))
         torch.manual_seed(0)
-        maps.append(METHODS[name](model, layer)(x, 1))
+        maps.append(METHODS[name](model, layer)(x, None))
     assert maps[1].abs().max() > 0
     torch.testing.assert_close(maps[0], maps[1], rtol=1e-3, atol=1e-4 * float(maps[1].abs().max()))
 
