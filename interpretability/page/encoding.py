@@ -31,7 +31,7 @@ def picture(image: Tensor) -> str:
     return _uri(_pil(image), "PNG", optimize=True)
 
 
-def sheet(pictures: Sequence[Tensor], columns: int) -> str | None:
+def sheet(pictures: Sequence[Tensor], columns: int, quality: int = 86) -> str | None:
     """Pictures (C, H, W) of one size side by side in rows of ``columns``, as one data URI; None for none."""
     if not pictures:
         return None
@@ -41,7 +41,7 @@ def sheet(pictures: Sequence[Tensor], columns: int) -> str | None:
     for index, one in enumerate(pictures):
         top, left = index // columns * height, index % columns * width
         canvas[:, top : top + height, left : left + width] = one
-    return _uri(_pil(canvas), "WEBP", quality=86, method=4)
+    return _uri(_pil(canvas), "WEBP", quality=quality, method=4)
 
 
 def overlay(weights: Tensor, positive: Sequence[int], negative: Sequence[int]) -> str:
