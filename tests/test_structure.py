@@ -25,6 +25,8 @@ MAY_IMPORT = {
         "PIL",
         "tqdm",
         "tensorboard",
+        "jinja2",
+        "yaml",
     },
 }
 EVERYONE = {"torch", "numpy"}
