@@ -64,7 +64,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as ``.npz`` that is never half there; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **dict(arrays))
+        np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]  # of any name
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 from callbacks.figures import ORANGE, PictureCallback, displayable, due, log_figure, picture_path, write_arrays
 from callbacks.samples import check_classes, class_names, explained, fixed_samples
 from interpretability.attribution import METHODS, Attribution
-from interpretability.attribution.cam import ActivationMap
+from interpretability.attribution.settings import as_pictured, draws_the_input_only, picture_options
 from interpretability.layers import find_layer
-from interpretability.maps import Maps, as_maps
+from interpretability.maps import Maps
 from interpretability.names import unknown
 from interpretability.outputs import logits_of
 
@@ -126,7 +126,7 @@ class SaliencySnapshots(PictureCallback):
             for name, attribution in self._attributions.items():
                 torch.manual_seed(0)  # the same noise every time; the random state is put back afterwards
                 attribution.model = model
-                rows[name] = one_map(laid_out(attribution, x, y, self.maps)).float().cpu().numpy()
+                rows[name] = one_map(as_pictured(attribution, x, attribution(x, y), self.maps)).float().cpu().numpy()
                 self._scales[name] = max(self._scales.get(name, 0.0), next_power_of_two(rows[name]))
             names = class_names(trainer, probabilities.shape[1])
             title = "What speaks for the true class" + ("" if epoch is None else f", epoch {epoch}")
@@ -158,24 +158,15 @@ def make_attributions(
     problem: Exception | None = None
     for layer in layers:
         try:
-            options = {"maps": maps} if issubclass(METHODS[method], ActivationMap) else {}
+            if layer is not None and draws_the_input_only(METHODS[method]):
+                raise ValueError("explains the input: name None among the layers")
+            options = picture_options(METHODS[method], maps)
             found[f"{method}\n{layer or 'pixels'}"] = METHODS[method](pl_module, layer, **options)
         except (TypeError, ValueError) as error:
             problem = error
     if not found and problem is not None:
         raise ValueError(f"{method}: {problem}") from problem
     return found
-
-
-def laid_out(attribution: Attribution, x: Tensor, y: Tensor, maps: Maps) -> Tensor:
-    """The attribution, of a layer's own shape as maps (N, C, h, w) where it can be read so."""
-    values = attribution(x, y)
-    if attribution.layer is None or isinstance(attribution, ActivationMap):
-        return values
-    try:
-        return as_maps(attribution.model, attribution.layer, x, values, maps)
-    except ValueError:  # a row of numbers is a picture too
-        return values
 
 
 def one_map(attribution: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from interpretability.devices import on_models_device
 from interpretability.gradients import copied_from, score_gradient
 from interpretability.layers import capture, evaluating, forward_to
 from interpretability.maps import Maps, as_maps, reading_of
 from interpretability.targets import Target, target_scores
 
 
+@on_models_device
 def activation_maps(model: nn.Module, layer: str, x: Tensor, maps: Maps = None) -> Tensor:
     """What ``layer`` makes of ``x``: (N, C, h, w)."""
     with evaluating(model), torch.no_grad():
@@ -32,6 +34,7 @@ def against(first: int, second: int) -> Callable[[Tensor], Tensor]:
     return lambda logits: target_scores(logits, first) - target_scores(logits, second)
 
 
+@on_models_device
 def activations_and_gradients(
     model: nn.Module, layers: Iterable[str], x: Tensor, target: Target = None, maps: Maps = None
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -62,6 +65,7 @@ def channel_attribution(model: nn.Module, layer: str, x: Tensor, target: Target 
     return attribution(model, layer, x, target, maps).sum((2, 3))
 
 
+@on_models_device
 def layer_to_layer_attribution(
     model: nn.Module, earlier: str, later: str, x: Tensor, weights: Tensor, maps: Maps = None
 ) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from interpretability.devices import on_models_device
 from interpretability.layers import evaluating, find_layer, layer_names
 from interpretability.maps import Maps, reading_of
 from interpretability.pixel_model import PixelModel
@@ -30,6 +31,7 @@ class Candidate:
         return not self.pooled, self.block
 
 
+@on_models_device
 def choose_layers(model: nn.Module, x: Tensor, count: int = 4, maps: Maps = None) -> list[str]:
     """Up to ``count`` layers with places, early to late, for images ``x`` (1, C, H, W).
 

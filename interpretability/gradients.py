@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from interpretability.devices import on_models_device
 from interpretability.first_convolution import gradient_through, sum_of_stacked
 from interpretability.layers import check_rows, evaluating, replace
 from interpretability.targets import Target, check_logits, check_target, target_scores
@@ -18,6 +19,7 @@ from interpretability.targets import Target, check_logits, check_target, target_
 UNRELATED = "the score does not depend on what is explained through differentiable operations"
 
 
+@on_models_device
 def input_gradient(model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
     """∂score/∂x, of the shape of ``x`` (N, …)   eq. 3.1.
 
@@ -28,6 +30,7 @@ def input_gradient(model: nn.Module, x: Tensor, target: Target = None) -> Tensor
         return point_gradient(model, None, x, x, target)
 
 
+@on_models_device
 def layer_gradient(model: nn.Module, layer: str, x: Tensor, target: Target = None) -> tuple[Tensor, Tensor]:
     """The output a of ``layer`` at ``x`` and ∂score/∂a, both of the shape of a   eq. 3.2."""
     with evaluating(model):
@@ -49,6 +52,7 @@ def point_gradient(model: nn.Module, layer: str | None, point: Tensor, x: Tensor
     """
     if _is_explicit(model, layer):
         target = check_target(target, len(point))
+        target = target.to(point.device) if isinstance(target, Tensor) else target
         asked = partial(target_scores, target=target) if callable(target) else target
         return model.input_gradient(point, asked).detach()  # type: ignore[operator]
     leaf, scores = trace(model, layer, x, target, point)

@@ -6,13 +6,14 @@ place in the network, so a reused layer is an error that says so.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from interpretability.devices import full_precision
 from interpretability.names import listing, unknown
 from interpretability.pixel_model import PixelModel
 
@@ -53,8 +54,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model as explanations need it, for the length of a ``with`` block.
 
     Inside: every module in eval mode, gradients on (also within ``no_grad`` and ``inference_mode``), no
-    parameter asking for one, so that only the path from the explained quantity to the score is recorded.
-    After: mode and ``requires_grad`` of every module and parameter as before, also after an exception.
+    parameter asking for one, so that only the path from the explained quantity to the score is recorded; no TF32.
+    After: mode and ``requires_grad`` of every module and parameter, and TF32, as before, also after an exception.
 
     Raises:
         ValueError: the model holds tensors made in inference mode, which autograd cannot work with, or
@@ -76,7 +77,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = False  # not .eval(): a module may override it to do more than that
         for parameter in learning:
             parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
+        outside = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with full_precision(), outside, torch.enable_grad():
             yield model
     finally:
         for parameter in learning:

@@ -18,7 +18,7 @@ def resolve_target(logits: Tensor, target: Target) -> Target:
     """Check ``target`` against ``logits`` (N, K); None becomes the predicted classes, a LongTensor (N,).
 
     A method that evaluates the model at other points than ``x`` resolves first, so that the target
-    stays the class predicted at ``x``.
+    stays the class predicted at ``x``. Classes are kept on the CPU, where a check does not wait for a GPU.
 
     Raises:
         ValueError: a class outside 0 … K − 1, as many targets as there are not samples, or logits not (N, K).
@@ -27,11 +27,10 @@ def resolve_target(logits: Tensor, target: Target) -> Target:
     check_logits(logits)
     samples, classes = logits.shape
     if target is None:
-        return logits.detach().argmax(dim=1)
+        return logits.detach().argmax(dim=1).cpu()
     target = check_target(target, samples)
     chosen: list[int] = []
     if isinstance(target, Tensor):
-        target = target.to(logits.device)
         chosen = target.tolist()
     elif isinstance(target, int):
         chosen = [target]
@@ -60,11 +59,14 @@ def check_target(target: Target, samples: int) -> Target:
 
 def target_scores(logits: Tensor, target: Target) -> Tensor:
     """The score of each sample: (N, K) -> (N,), differentiable. Raises as :func:`resolve_target` does."""
+    if target is None:
+        check_logits(logits)
+        return logits.gather(1, logits.detach().argmax(dim=1, keepdim=True)).squeeze(1)
     target = resolve_target(logits, target)
     if isinstance(target, int):
         return logits[:, target]
     if isinstance(target, Tensor):
-        return logits.gather(1, target[:, None]).squeeze(1)
+        return logits.gather(1, target[:, None].to(logits.device)).squeeze(1)
     scores = target(logits)  # type: ignore[misc]
     if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -104,7 +106,7 @@ def check_logits(logits: object, samples: int | None = None) -> None:
 def _checked_tensor(target: Tensor, samples: int) -> Tensor:
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"a target tensor holds class indices; got dtype {target.dtype}")
-    target = (target.expand(samples) if target.ndim == 0 else target).long()
+    target = (target.expand(samples) if target.ndim == 0 else target).long().cpu()
     if target.shape != (samples,):
         raise ValueError(f"a target tensor needs one class per sample, ({samples},); got {tuple(target.shape)}")
     return target.clone() if target.is_inference() else target

@@ -92,7 +92,7 @@ def train_networks(
             raise DivergedError(f"a network diverged within {update} updates; try a smaller learning rate")
         records.append(update)
         errors.append(y - t)
-        stopped = torch.ones(y.shape[:-2], dtype=torch.bool) if stop_at is None else stop_at >= update
+        stopped = torch.ones(y.shape[:-2], dtype=torch.bool, device=y.device) if stop_at is None else stop_at >= update
         for (w, b), (kept_w, kept_b) in zip(layers, kept):
             kept_w.copy_(torch.where(stopped[..., None, None], w, kept_w))
             kept_b.copy_(torch.where(stopped[..., None], b, kept_b))

@@ -15,6 +15,10 @@ import versions
 
 EXIT_DONE, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 2, 130, 143
 MAX_ERROR_LINES = 5
+OUT_OF_MEMORY = (
+    "not enough memory for this model and these images: take smaller ones or fewer at once, or another device"
+    " (explain.py: --size, --device cpu; train.py: --data.batch_size, --trainer.accelerator cpu)"
+)
 LARGEST = 2**32 - 1  # the largest seed that NumPy accepts
 
 
@@ -132,9 +136,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = main() or EXIT_DONE
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    except (UserError, ValueError, OSError) as error:
-        if os.environ.get("BACKLIT_TRACEBACK"):
+    except (UserError, ValueError, OSError, RuntimeError, MemoryError) as error:
+        full = _is_out_of_memory(error)
+        if os.environ.get("BACKLIT_TRACEBACK") or not (full or isinstance(error, (UserError, ValueError, OSError))):
             raise
-        report_error(error)
+        report_error(OUT_OF_MEMORY if full else error)
         code = EXIT_USER_ERROR
     sys.exit(code)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; asked without importing what only a command that computes has imported."""
+    devices = sys.modules.get("interpretability.devices")
+    return devices is not None and devices.is_out_of_memory(error)

@@ -25,6 +25,7 @@ STAGES = {
     "groups": "places",
     "covering": "places",
     "classes": "photos",
+    "networks": "photos",
     "attack": "photos",
     "own": "own_model",
     "page": "own_model",
@@ -37,13 +38,15 @@ def parse() -> "console.argparse.Namespace":
     from exercising import workspace
 
     shared = workspace.SHARED / "data"
-    weights = shared / "squeezenet1_0_imagenet.pt"
+    weights, second = shared / "squeezenet1_0_imagenet.pt", shared / "efficientnet_lite0_imagenet.pt"
     mnist = shared / "MNIST"
     parser = console.ArgumentParser(prog="exercise.py", description=__doc__)
     parser.add_argument("--only", action="append", metavar="STAGE", help=f"may be repeated: {', '.join(STAGES)}")
     parser.add_argument("--document", action="store_true", help="run nothing, write the documents of stored numbers")
     default = str(weights) if weights.is_file() else "DEFAULT"
     parser.add_argument("--weights", default=default, help="SqueezeNet's: a file, or a name that torchvision knows")
+    default = str(second) if second.is_file() else "DEFAULT"
+    parser.add_argument("--second-weights", default=default, help="EfficientNet-Lite0's (timm): a file, or DEFAULT")
     parser.add_argument("--photos", type=Path, default=shared / "images", help="the folder with dog_cat.png")
     data_dir = shared if mnist.is_dir() and not Path("data", "MNIST").is_dir() else Path("data")
     parser.add_argument("--data-dir", type=Path, default=data_dir, help="the folder above MNIST/raw")
@@ -68,6 +71,7 @@ def main() -> None:
         numbers=docs / "exercise.json",
         pictures=docs / "images" / "exercise",
         weights=args.weights,
+        second_weights=args.second_weights,
         photos=args.photos,
         data_dir=args.data_dir.resolve(),
     )

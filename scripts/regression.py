@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import console
+import devices
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "gelu", "silu")
 
@@ -38,6 +39,7 @@ def parse() -> "console.argparse.Namespace":
         help="the grid of dropout, with 0",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/regression"), help="the folder that is written")
+    devices.add_argument(parser)
     return parser.parse_args()
 
 
@@ -80,6 +82,7 @@ def main() -> None:
         learning_rate=args.learning_rate,
         seeds=args.seeds,
         seed=args.seed,
+        device=str(devices.chosen(args.device)),
     )
     total = experiment.total_progress(plan)
     with tqdm(total=total, desc="leave-one-out", unit="update", mininterval=0.5, file=sys.stderr) as bar:

@@ -66,6 +66,12 @@ def chromium() -> str:
     return str(path)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``cuda`` need a device."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        missing("cuda", "no CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state."""

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD, BROKEN, NOT_TRIED = "held", "broken", "not tried"
+CPU = "CPU"
 
 PAGE = """# Reliability
 
@@ -33,15 +35,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def record_promise(request: pytest.FixtureRequest) -> Callable[..., dict[str, Any]]:
-    """``record_promise(promise, fault, tries=1, figure="", group="Runs")``: a row of the table.
+    """``record_promise(promise, fault, tries=1, figure="", group="Runs", device=None)``: a row of the table.
 
     Call it before the fault, so that a failure is counted too. Rows that share promise and fault are put
     together and their tries added up. The row comes back: ``row["figure"] = …`` adds what was measured, and
-    ``row["tries"]`` can be set once it is known. ``group`` is the heading that the row stands under.
+    ``row["tries"]`` can be set once it is known. ``group`` is the heading that the row stands under. ``device`` is what
+    was computed on: by default the GPU that is there in a test marked ``any_device`` or ``cuda``, else the CPU.
     """
+    marked = any(request.node.get_closest_marker(name) for name in ("any_device", "cuda"))
+    usual = torch.cuda.get_device_name() if marked and torch.cuda.is_available() else CPU
 
-    def record(promise: str, fault: str, tries: int = 1, figure: str = "", group: str = "Runs") -> dict[str, Any]:
+    def record(
+        promise: str, fault: str, tries: int = 1, figure: str = "", group: str = "Runs", device: str | None = None
+    ) -> dict[str, Any]:
         row = {"group": group, "promise": promise, "fault": fault, "tries": tries, "figure": figure}
+        row["device"] = device or usual
         request.node.user_properties.append(("promise", row))
         return row
 
@@ -63,7 +71,9 @@ class Promises:
         result = {"passed": HELD, "failed": BROKEN}.get(report.outcome, NOT_TRIED)
         if result == NOT_TRIED and isinstance(report.longrepr, tuple):
             rows = [row | {"figure": report.longrepr[2].removeprefix("Skipped: ")} for row in rows]
-        self.rows[report.nodeid] = [row | {"result": result, "date": date.today().isoformat()} for row in rows]
+        devices = "".join(sorted({f" on {row['device']}" for row in rows if row["device"] != CPU}))
+        name = f"{report.nodeid}{devices}"  # so that a run on one device leaves the rows of another
+        self.rows[name] = [row | {"result": result, "date": date.today().isoformat()} for row in rows]
         self.write()
 
     def write(self) -> None:
@@ -80,12 +90,13 @@ def tables(rows: list[dict[str, Any]]) -> str:
     """A Markdown table a group, rows of the same promise and fault in one."""
     parts = []
     for group, members in groupby(sorted(rows, key=lambda row: row["group"]), key=lambda row: row["group"]):
-        together: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        together: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for row in members:
-            together.setdefault((row["promise"], row["fault"]), []).append(row)
-        lines = [f"## {group}", "", "| promise | fault injected | tries | result |", "| --- | --- | ---: | --- |"]
-        for (promise, fault), same in together.items():
-            lines.append(f"| {promise} | {fault} | {sum(row['tries'] for row in same)} | {_verdict(same)} |")
+            together.setdefault((row["promise"], row["fault"], row.get("device", CPU)), []).append(row)
+        lines = [f"## {group}", "", "| promise | fault injected | device | tries | result |"]
+        lines.append("| --- | --- | --- | ---: | --- |")
+        for (promise, fault, device), same in together.items():
+            lines.append(f"| {promise} | {fault} | {device} | {sum(row['tries'] for row in same)} | {_verdict(same)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

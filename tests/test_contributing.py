@@ -59,10 +59,10 @@ def test_the_changes_are_few_and_small():
 def test_the_new_activation_and_method_pass_the_tests_of_all(copy):
     files = ("tests/lit_models/test_mlp_gradients.py", "tests/test_maths.py")
     files += ("tests/interpretability/test_attribution_contract.py", "tests/interpretability/test_attribution_traps.py")
-    options = ("-q", "-p", "no:cacheprovider", "-k", "elu or HiResCAM or equation")
+    options = ("-q", "-p", "no:cacheprovider", "-k", "elu or ElementwiseCAM or equation")
     report = run(copy, "-m", "pytest", *options, *files)
     assert "elu" not in report.partition("short test summary")[2] and int(re.search(r"(\d+) passed", report)[1]) > 20
-    assert "HiResCAM" in run(copy, "-m", "pytest", "--collect-only", *options, *files)
+    assert "ElementwiseCAM" in run(copy, "-m", "pytest", "--collect-only", *options, *files)
 
 
 @pytest.mark.slow

@@ -15,7 +15,17 @@ PACKAGES = {"lit_models", "datamodules", "interpretability", "callbacks"}
 MAY_IMPORT = {
     "lit_models": {"lightning", "torchmetrics"},
     "datamodules": {"lightning", "torchvision", "sklearn", "filelock"},
-    "interpretability": {"torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "tqdm", "scipy", "safetensors"},
+    "interpretability": {
+        "torchvision",
+        "matplotlib",
+        "sklearn",
+        "PIL",
+        "jinja2",
+        "tqdm",
+        "scipy",
+        "safetensors",
+        "skimage",
+    },
     "callbacks": {
         "interpretability",
         "lightning",

@@ -95,5 +95,5 @@ def finished(words: list[str], cwd: Path, env: dict[str, str] | None = None) -> 
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint, as plain data."""
-    return torch.load(checkpoint, weights_only=True)
+    """A checkpoint, as plain data; what was on a GPU comes to the CPU, where it can be compared."""
+    return torch.load(checkpoint, weights_only=True, map_location="cpu")

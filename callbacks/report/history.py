@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 STAGES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-STAGED = re.compile(r"^(training|train|validation|valid|val|test)[/_.-]|[/_.-](training|train|validation|valid|val|test)$")
+STAGED = re.compile(
+    r"^(training|train|validation|valid|val|test)[/_.-]|[/_.-](training|train|validation|valid|val|test)$"
+)
 MOST_POINTS = 400  # of a curve; beyond, neighbours are averaged
 MOST_QUANTITIES = 12
 FIRST = ("loss", "accuracy", "acc")  # what people look at first

@@ -168,9 +168,7 @@ def fits(directory: Path) -> dict[str, Any] | None:
     if not frames:
         return None
     last = frames[-1][1]
-    points = {
-        key.removeprefix("points/"): np.round(last[key], 6).tolist() for key in last if key.startswith("points/")
-    }
+    points = {key.removeprefix("points/"): np.round(last[key], 6).tolist() for key in last if key.startswith("points/")}
     return {
         "points": points,
         "frames": [{"epoch": epoch, "curve": np.round(one["curve"], 5).tolist()} for epoch, one in frames],

@@ -87,7 +87,13 @@ class RunReport(PictureCallback):
         self._tested, self._mistakes = None, []
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Take in one batch; of a module that is no classifier, nothing."""
         with self.harmless(trainer, pl_module):

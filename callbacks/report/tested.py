@@ -51,12 +51,14 @@ class Tested:
             for n, cell in enumerate(zip(labels.tolist(), predictions.tolist()))
             if (len(self.cells[cell]) < PER_CELL or cell[0] != cell[1]) and x.ndim == 4
         ]
-        pictures = small(x[wanted]) if wanted else []
+        pictures: Tensor | list[Tensor] = small(x[wanted]) if wanted else []
         for n, picture in zip(wanted, pictures):
             self._keep((int(labels[n]), int(predictions[n])), float(true[n]), picture)
         for n in wanted:
             if labels[n] != predictions[n]:
-                self.worst.append((float(true[n]), int(labels[n]), int(predictions[n]), float(confidences[n]), x[n].cpu()))
+                self.worst.append(
+                    (float(true[n]), int(labels[n]), int(predictions[n]), float(confidences[n]), x[n].cpu())
+                )
         self.worst = sorted(self.worst, key=lambda one: one[0])[:N_WORST]
 
     def _keep(self, cell: tuple[int, int], true: float, picture: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.adversarial.ball import Ball, check_bounds
+from interpretability.devices import on_models_device
 from interpretability.gradients import input_gradient
 from interpretability.layers import evaluating
 from interpretability.targets import log_odds, resolve_target
@@ -15,6 +16,7 @@ from interpretability.targets import log_odds, resolve_target
 Bounds = tuple[float, float]
 
 
+@on_models_device
 def fgsm(
     model: nn.Module,
     x: Tensor,
@@ -35,6 +37,7 @@ def fgsm(
     return ball.project(x + ball.epsilon * ball.steepest(gradient))
 
 
+@on_models_device
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -81,6 +84,7 @@ def pgd(
     return best.images
 
 
+@on_models_device
 def deepfool(
     model: nn.Module,
     x: Tensor,

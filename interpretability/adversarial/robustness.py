@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from interpretability.adversarial.attacks import fgsm, pgd
+from interpretability.devices import on_models_device
 from interpretability.layers import evaluating
 
 ATTACKS = ("fgsm", "pgd")
 
 
+@on_models_device
 def robust_accuracy(
     model: nn.Module,
     x: Tensor,

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from interpretability.devices import device_of
 from interpretability.layers import evaluating, find_layer
 from interpretability.targets import Target, check_target
 
@@ -25,15 +26,18 @@ class Attribution(ABC):
         layer: dotted module name, or None for the input.
 
     Raises:
-        ValueError: an unknown layer, or none where the method needs one.
+        ValueError: an unknown layer, none where the method needs one, or one where it takes none.
     """
 
     additive: ClassVar[bool] = True  # contributions, which may be summed; False: sensitivities, which may not
     needs_layer: ClassVar[bool] = False  # about a layer only, never the input
+    input_only: ClassVar[bool] = False  # about the input only, never a layer
 
     def __init__(self, model: nn.Module, layer: str | None = None):
         if layer is None and self.needs_layer:
             raise ValueError(f"{type(self).__name__} needs a layer: name one with layer=")
+        if layer is not None and self.input_only:
+            raise ValueError(f"{type(self).__name__} explains the input, not a layer: leave layer= out")
         if layer is not None:
             find_layer(model, layer)
         self.model = model
@@ -47,15 +51,18 @@ class Attribution(ABC):
             target: a class index, one per sample (N,), a callable ``logits -> (N,)``, or None for the
                 predicted class; see :mod:`interpretability.targets`.
 
+        ``x`` may lie on any device: it goes to the model's, and the attribution comes back on that of ``x``.
+
         Raises:
             ValueError: NaN or infinite values in ``x``, or no samples; a target out of range; a layer that does
                 not run or runs twice.
         """
         check_input(x)
         target = check_target(target, len(x))
+        origin = x.device
         with evaluating(self.model):
-            x = x.clone() if x.is_inference() else x.detach()
-            return self.attribute(x, target).detach()
+            x = (x.clone() if x.is_inference() else x.detach()).to(device_of(self.model) or origin)
+            return self.attribute(x, target).detach().to(origin)
 
     @abstractmethod
     def attribute(self, x: Tensor, target: Target) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import at_least, batches, checked_batch_size
+from interpretability.attribution.batches import at_least, checked_batch_size, in_batches
 from interpretability.attribution.integrated import expanded
 from interpretability.gradients import gradient_at
 from interpretability.layers import check_rows
@@ -51,13 +51,16 @@ class LayerConductance(Attribution):
             with torch.no_grad():
                 target = resolve_target(self.model(x.clone()), None)
         alphas = torch.linspace(0, 1, self.n_steps + 1).to(x)
-        total, last = None, None
-        for steps in batches(len(alphas), x, self.batch_size, "layer conductance"):
+
+        def part(steps: slice) -> Tensor:
             k = len(alphas[steps])
             points = torch.lerp(start, x, alphas[steps].view(k, *[1] * x.ndim)).flatten(0, 1)  # (kN, …)
             h, gradient = gradient_at(self.model, self.layer, points, repeat_target(target, k))
             check_rows(h, self.layer, len(points))
-            path = torch.stack([h, gradient]).unflatten(1, (k, len(x)))  # (2, k, N, …)
+            return torch.stack([h, gradient]).unflatten(1, (k, len(x)))  # (2, k, N, …)
+
+        total, last = None, None
+        for path in in_batches(len(alphas), x, self.batch_size, "layer conductance", part):
             path = path if last is None else torch.cat([last, path], dim=1)
             piece = _trapezoids(*path)
             total, last = piece if total is None else total + piece, path[:, -1:]

@@ -1,13 +1,14 @@
 """Integrated gradients: the gradient averaged along the straight path from a baseline."""
 
 import warnings
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import at_least, batches, checked_batch_size, stacked
+from interpretability.attribution.batches import at_least, checked_batch_size, in_batches, stacked
 from interpretability.gradients import summed_gradient
 from interpretability.layers import capture, check_rows, separates
 from interpretability.names import unknown
@@ -52,14 +53,16 @@ class IntegratedGradients(Attribution):
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_steps forward and backward passes in batches, and one forward pass for the two ends."""
         (start, end), difference, target, alone = self._ends(x, target)
-        integral = torch.zeros_like(end)
-        for steps in batches(len(self.alphas), x, self.batch_size, "integrated gradients"):
+
+        def part(steps: slice) -> Tensor:
             alphas, weights = (values[steps].to(end) for values in (self.alphas, self.weights))
             k = len(alphas)
             points = torch.lerp(start, end, alphas.view(k, *[1] * end.ndim)).flatten(0, 1)  # (kN, …)
             seen = x[:1] if alone else stacked(x, k)
-            integral += summed_gradient(self.model, self.layer, seen, repeat_target(target, k), weights, points)
-        attribution = (end - start) * integral
+            return summed_gradient(self.model, self.layer, seen, repeat_target(target, k), weights, points)
+
+        parts = in_batches(len(self.alphas), x, self.batch_size, "integrated gradients", part)
+        attribution = (end - start) * reduce(torch.add, parts)
         self._check_completeness(attribution, difference)
         return attribution
 

@@ -1,13 +1,13 @@
 """SmoothGrad and VarGrad: mean and variance of the gradient under noise on the input."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import at_least, batches, checked_batch_size
+from interpretability.attribution.batches import at_least, checked_batch_size, in_batches
 from interpretability.gradients import gradient_at, summed_gradient
 from interpretability.layers import check_rows
 from interpretability.targets import Target, repeat_target, resolve_target
@@ -43,18 +43,24 @@ class _NoisyGradient(Attribution):
         self.noise, self.seed = noise, seed
         self.batch_size = checked_batch_size(batch_size)
 
-    def noisy(self, x: Tensor, target: Target) -> Iterator[tuple[Tensor, Target]]:
-        """The noisy samples in stacks (kN, …) whose k add up to ``n_samples``, with their targets   eq. 3.8."""
+    def over_noise(self, x: Tensor, target: Target, evaluate: Callable[[Tensor, Target], Tensor]) -> Iterator[Tensor]:
+        """``evaluate`` of noisy samples in stacks (kN, …), whose k add up to ``n_samples``   eq. 3.8."""
         if target is None:
             with torch.no_grad():
                 target = resolve_target(self.model(x.clone()), None)
         flat = x.flatten(1)
         sigma = (self.noise * (flat.amax(dim=1) - flat.amin(dim=1))).view(-1, *[1] * (x.ndim - 1))
         generator = torch.Generator().manual_seed(self.seed)
-        for samples in batches(self.n_samples, x, self.batch_size, type(self).__name__):
+        states = {0: generator.get_state()}  # before each stack, which may have to be drawn again
+
+        def part(samples: slice) -> Tensor:
             k = samples.stop - samples.start
+            generator.set_state(states[samples.start])
             noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for _ in range(k)]).to(x)
-            yield (x + sigma * noise[:, None]).flatten(0, 1), repeat_target(target, k)
+            states[samples.stop] = generator.get_state()
+            return evaluate((x + sigma * noise[:, None]).flatten(0, 1), repeat_target(target, k))
+
+        return in_batches(self.n_samples, x, self.batch_size, type(self).__name__, part)
 
 
 class SmoothGrad(_NoisyGradient):
@@ -63,13 +69,11 @@ class SmoothGrad(_NoisyGradient):
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_samples forward and backward passes in batches."""
         share = x.new_full((self.n_samples,), 1 / self.n_samples)
-        return reduce(
-            torch.add,
-            (
-                summed_gradient(self.model, self.layer, noisy, targets, share[: len(noisy) // len(x)])
-                for noisy, targets in self.noisy(x, target)
-            ),
-        )
+
+        def part(noisy: Tensor, targets: Target) -> Tensor:
+            return summed_gradient(self.model, self.layer, noisy, targets, share[: len(noisy) // len(x)])
+
+        return reduce(torch.add, self.over_noise(x, target, part))
 
 
 class VarGrad(_NoisyGradient):
@@ -81,10 +85,13 @@ class VarGrad(_NoisyGradient):
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """n_samples forward and backward passes in batches; sums about the first gradient, for precision."""
         origin, total, squares = None, x.new_zeros(()), x.new_zeros(())
-        for noisy, targets in self.noisy(x, target):
+
+        def part(noisy: Tensor, targets: Target) -> Tensor:
             _, gradients = gradient_at(self.model, self.layer, noisy, targets)
             check_rows(gradients, self.layer, len(noisy))
-            stack = gradients.unflatten(0, (-1, len(x)))  # (k, N, …)
+            return gradients.unflatten(0, (-1, len(x)))  # (k, N, …)
+
+        for stack in self.over_noise(x, target, part):
             origin = stack[0] if origin is None else origin
             deviation = stack - origin
             total = total + deviation.sum(dim=0)

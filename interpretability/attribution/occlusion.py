@@ -1,13 +1,14 @@
 """Occlusion: what the score loses when a window of the image is covered."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interpretability.attribution.base import Attribution
-from interpretability.attribution.batches import at_least, batches, checked_batch_size, stacked
+from interpretability.attribution.batches import at_least, checked_batch_size, in_batches, stacked
 from interpretability.attribution.integrated import expanded
 from interpretability.layers import capture, check_rows, forward_from, separates
 from interpretability.maps import Maps, Reading, reading_of
@@ -61,15 +62,17 @@ class Occlusion(Attribution):
         places = self._places(x, point)
         masks = window_masks(places.sizes, self.window, self.stride).to(point.device)  # (windows, h, w)
         baseline = expanded(torch.as_tensor(self.baseline, dtype=point.dtype, device=point.device), point)
-        total = torch.zeros(len(x), masks[0].numel()).to(point)
-        for windows in batches(len(masks), x, self.batch_size, "occlusion"):
+
+        def part(windows: slice) -> Tensor:
             covered = masks[windows]
             k = len(covered)
             hidden = places.spread(covered)[:, None]  # (k, 1, 1, h, w)
             points = torch.where(hidden, baseline, point).flatten(0, 1)  # (kN, C, h, w)
             logits = forward_from(self.model, self.layer, points, x[:1] if alone else stacked(x, k))
             drop = whole - target_scores(logits, repeat_target(target, k)).view(k, len(x))
-            total += drop.T @ covered.flatten(1).to(point)
+            return drop.T @ covered.flatten(1).to(point)
+
+        total = reduce(torch.add, in_batches(len(masks), x, self.batch_size, "occlusion", part))
         mean = (total / masks.flatten(1).sum(dim=0)).view(len(x), *places.sizes)
         return places.spread(mean).expand_as(point).clone()
 

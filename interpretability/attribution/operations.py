@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpretability.attribution.taken_apart import APART
 from interpretability.attribution.torch_functions import (
     CONSTANTS,
     NUMBERS,
@@ -28,7 +29,7 @@ from interpretability.targets import check_logits
 
 Handler = Callable[..., Any]  # (operations, func, args, kwargs) -> what func returns
 
-COMMUTATIVE = ("add", "mul", "addmm")  # the input may stand second
+COMMUTATIVE = ("add", "mul", "maximum", "minimum")  # the input may stand second
 
 
 class UnsupportedOperation(ValueError):
@@ -113,7 +114,7 @@ class Operations(TorchFunctionMode):
             args = (kwargs.pop("input"),)
         if getattr(func, "__name__", "") in NUMBERS:
             raise self.unsupported(f"{name}, which makes a number of what depends on the input")
-        if not args or any(map(self.follows, tensors_in(kwargs.values()))):
+        if name not in APART and (not args or any(map(self.follows, tensors_in(kwargs.values())))):
             raise self.unsupported(f"{name} with its input as a keyword")
         changed: Tensor | None = args[0] if in_place else None
         if changed is not None:
@@ -154,6 +155,26 @@ class Operations(TorchFunctionMode):
                 raise UnsupportedOperation(
                     f"{self.method} cannot see into {made_by.name()}, which feeds {name}{place()}"
                 )
+
+
+def taken_apart(operations: Operations, func: Callable, args: tuple, kwargs: dict) -> Any:
+    """The operation written out in simpler ones, which are seen one by one."""
+    with operations:
+        return APART[operation_name(func)](*args, **kwargs)
+
+
+def softmax_axis(func: Callable, args: tuple, kwargs: dict) -> int:
+    """The axis that a softmax goes over."""
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if dim is None:
+        raise UnsupportedOperation(f"softmax{place()} leaves its axis to torch; call it with dim=")
+    return dim
+
+
+def operands(func: Callable, args: tuple) -> tuple:
+    """The arguments with those of an einsum that came as a list side by side."""
+    listed = operation_name(func) == "einsum" and isinstance(args[1], (list, tuple))
+    return (args[0], *args[1]) if listed else args
 
 
 def own_copy(x: Tensor) -> Tensor:

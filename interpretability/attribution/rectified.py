@@ -4,6 +4,7 @@ The forward pass is seen operation by operation, as for LRP and DeepLift. A ReLU
 numbers, not by its name. An operation that is not known to be free of ReLUs is refused.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ from interpretability.layers import replace
 from interpretability.targets import Target, target_scores
 
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]  # (da, z, a) -> dz, for a = max(z, 0)
+
+ANYWHERE = torch.zeros(1)  # one place of an activation, on the CPU: what it becomes need not be waited for
 
 
 def guided_rule(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
@@ -136,10 +139,10 @@ class RectifiedOperations(Operations):
     def _activation(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """A ReLU where the function cuts off at zero; else the derivative."""
         z, name = self.only_input(func, args, kwargs), operation_name(func)
-        below, above = _cut_off(func, args, kwargs)
-        if above.any() or (below.any() and not below.all()):
+        is_relu, cuts_below, cuts_above = _cut_off(func, args, kwargs)
+        if cuts_above or (cuts_below and not is_relu):
             raise self.unsupported(f"{name}, which cuts off some values at zero,")
-        if not below.all() or not z.requires_grad:
+        if not is_relu or not z.requires_grad:
             return self._differentiated(func, args, kwargs)
         a, fixed, rule = value_of(func, args, kwargs), z.detach(), self.rule
         if a.shape != z.shape:
@@ -171,18 +174,24 @@ class RectifiedOperations(Operations):
     }
 
 
-def _cut_off(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-    """Where the elementwise ``func`` is zero for all negative values but not for positive ones, and the reverse."""
-    x = args[0]
-    shape = x.shape if tensors_in((*args[1:], *kwargs.values())) else (1,)
+def _cut_off(func: Callable, args: tuple, kwargs: dict) -> tuple[bool, bool, bool]:
+    """Whether the elementwise ``func`` sets negative values to zero everywhere, somewhere; positive ones somewhere."""
+    if tensors_in((*args[1:], *kwargs.values())):
+        return _probed(args[0], func, args[1:], tuple(kwargs.items()))
+    return _probed_once(ANYWHERE, func, args[1:], tuple(kwargs.items()))
 
+
+def _probed(x: Tensor, func: Callable, more: tuple, keywords: tuple) -> tuple[bool, bool, bool]:
     def at(value: float) -> Tensor:
-        return func(x.new_full(shape, value), *args[1:], **kwargs)
+        return func(torch.full_like(x, value), *more, **dict(keywords))
 
     with torch.no_grad():
         below = (at(-2.0) == 0) & (at(-1.0) == 0) & (at(0.01) != 0)
         above = (at(2.0) == 0) & (at(1.0) == 0) & (at(-0.01) != 0)
-    return below, above
+    return bool(below.all()), bool(below.any()), bool(above.any())
+
+
+_probed_once = functools.lru_cache(_probed)  # without other tensors the answer is always the same
 
 
 def _has_zero_slice(x: Tensor, along: int | tuple[int, ...] | None) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from interpretability.attribution import lrp_rules
+from interpretability.attribution import lrp_mixing, lrp_rules
 from interpretability.attribution.base import Attribution
 from interpretability.attribution.lrp_operations import RelevanceOperations
 from interpretability.attribution.lrp_rules import Rule
@@ -27,7 +27,10 @@ COMPOSITES: dict[str, Composite] = {
     "epsilon_gamma": {"linear": "epsilon", "convolution": "gamma", "norm": "identity"},
     "epsilon_plus": {"linear": "epsilon", "convolution": "z_plus", "norm": "identity"},
     "epsilon_alpha_beta": {"linear": "epsilon", "convolution": "alpha_beta", "norm": "identity"},
+    "attention": {"linear": "epsilon", "convolution": "gamma", "norm": "epsilon"},
+    "attention_values": {"linear": "epsilon", "convolution": "gamma", "norm": "epsilon", "softmax": "kept"},
 }
+SOFTMAX = {"taylor": lrp_mixing.taylor_rule, "kept": lrp_mixing.kept_rule}  # the first where a composite names none
 
 
 class LRP(Attribution):
@@ -36,11 +39,14 @@ class LRP(Attribution):
     Bach et al. 2015, "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
     propagation"; Montavon et al. 2019, "Layer-wise relevance propagation: an overview". Shifts and scales by
     constants, the normalisation of pixels among them, pass relevance on; a batch norm is merged into the
-    layer right before it.
+    layer right before it. Softmax and products: Achtibat et al. 2024, "AttnLRP: attention-aware layer-wise relevance
+    propagation for transformers"; eq. 5.14 to 5.18.
 
     Args:
         model, layer: as for every attribution.
-        rule: a key of ``COMPOSITES``: one rule for all layers, or ε for linear and another for convolutions.
+        rule: a key of ``COMPOSITES``: one rule for all layers, or ε for linear and another for convolutions. For
+            transformers ``attention`` is AttnLRP with γ for the patches; ``attention_values`` takes the weights of
+            attention as they are, so that all relevance goes to the values and none is lost in softmax.
         epsilon, gamma, alpha, beta: the rules' constants; α − β = 1.
 
     Raises:
@@ -73,13 +79,15 @@ class LRP(Attribution):
             "alpha_beta": partial(lrp_rules.alpha_beta_rule, alpha=alpha, beta=beta, epsilon=epsilon),
             "identity": lrp_rules.identity_rule,
         }
-        self.rules = {kind: rules[name] for kind, name in COMPOSITES[rule].items()}
+        named = {"softmax": "taylor", **COMPOSITES[rule]}
+        self.softmax = SOFTMAX[named.pop("softmax")]
+        self.rules = {kind: rules[name] for kind, name in named.items()} | {"average": rules["epsilon"]}
         self.epsilon = epsilon
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """One forward pass that remembers what it added up, and one backward pass of relevance."""
         x = own_copy(x).requires_grad_()
-        operations = RelevanceOperations(self.rules, self.epsilon, x)
+        operations = RelevanceOperations(self.rules, self.softmax, self.epsilon, x)
         with passing_through(self.model, self.layer, x) as points, operations:
             logits = self.model(x)
         logits = operations.finished(logits)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from interpretability.attribution.batches import batches, checked_batch_size
+from interpretability.attribution.batches import checked_batch_size, in_batches
 from interpretability.attribution.cam import ActivationMap, upsampled
 from interpretability.layers import capture
 from interpretability.maps import Maps, as_maps
@@ -41,14 +41,16 @@ class ScoreCAM(ActivationMap):
         with capture(self.model, [self.layer]) as outputs:
             target = resolve_target(self.model(x.clone()), target)
         activation = as_maps(self.model, self.layer, x, outputs[self.layer], self.maps)
-        scores = []
-        for channels in batches(activation.shape[1], x, self.batch_size, "ScoreCAM"):
+        places = tuple(range(2, x.ndim))
+
+        def part(channels: slice) -> Tensor:
             masks = upsampled(activation[:, channels], x)  # (N, k, H, W), of signals (N, k, L)
-            places = tuple(range(2, x.ndim))
             low, high = (bound(masks, dim=places, keepdim=True) for bound in (torch.amin, torch.amax))
             masks = torch.where(high > low, (masks - low) / (high - low), 0).transpose(0, 1)  # (k, N, H, W)
             seen = (x * masks[:, :, None]).flatten(0, 1)  # (kN, C, H, W)
             k = len(masks)
-            scores.append(target_scores(self.model(seen), repeat_target(target, k)).view(k, len(x)))
+            return target_scores(self.model(seen), repeat_target(target, k)).view(k, len(x))
+
+        scores = list(in_batches(activation.shape[1], x, self.batch_size, "ScoreCAM", part))
         weights = torch.cat(scores).T.softmax(dim=1)  # (N, C)
         return self.weighted(activation, weights[:, :, None, None])

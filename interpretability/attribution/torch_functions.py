@@ -17,12 +17,18 @@ REARRANGEMENTS = (
     "getitem", "select", "narrow", "gather", "cat", "concat", "stack", "chunk", "split", "unbind", "pad", "expand",
     "flip", "roll", "movedim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "copy",
     "to", "float", "double", "half", "bfloat16", "type", "type_as", "swapaxes", "swapdims", "moveaxis", "view_as",
-    "reshape_as", "expand_as", "broadcast_to", "ravel", "tensor_split",
+    "reshape_as", "expand_as", "broadcast_to", "ravel", "tensor_split", "unfold", "repeat", "repeat_interleave", "tile",
+    "index_select", "take_along_dim", "diagonal", "tril", "triu", "where", "masked_fill", "rot90",
 )  # fmt: skip
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 AVERAGES = (
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
     "mean", "sum",
+)  # fmt: skip
+MIXTURES = ("fold", "interpolate", "upsample", "cumsum")  # fixed weights, like averages
+FUNCTIONS = (
+    "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "pow", "rpow", "reciprocal", "rdiv", "rtruediv",
+    "erf", "sin", "cos",
 )  # fmt: skip
 MAX_POOLS = (
     "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
@@ -37,17 +43,17 @@ NUMBERS = (
     "__complex__",
 )  # take a value out of a tensor
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+BILINEAR = ("linear", "matmul", "bmm", "einsum", *CONVOLUTIONS, *TRANSPOSED)  # in a value and in weights
 SUMS_AND_PRODUCTS = (
-    *CONVOLUTIONS, "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "bilinear", "matmul", "bmm",
-    "addmm", "baddbmm", "einsum", "tensordot", "add", "sub", "rsub", "neg", "mul", "div", "rdiv", "rtruediv", "cumsum",
-    "addcmul", "where", "masked_fill", "unfold", "fold", "interpolate", "upsample", "lerp", "embedding", "repeat",
-    "repeat_interleave", "tile", "index_select", "take_along_dim", "diagonal", "tril", "triu",
+    *BILINEAR, *MIXTURES, "bilinear", "addmm", "baddbmm", "tensordot", "add", "sub", "rsub", "neg", "mul", "div",
+    "addcmul", "lerp", "embedding",
 )  # fmt: skip
 SMOOTH = (
-    "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "pow", "reciprocal", "erf", "sin", "cos", "std", "var",
-    "var_mean", "norm", "normalize", "vector_norm", "linalg_vector_norm", "batch_norm", "layer_norm", "group_norm",
-    "instance_norm", "rms_norm", "local_response_norm", "lp_pool1d", "lp_pool2d", "softmax", "softmin", "log_softmax",
-    "logsumexp", "glu", "scaled_dot_product_attention", "multi_head_attention_forward", "cosine_similarity",
+    *(name for name in FUNCTIONS if name != "abs"), "std", "var", "var_mean", "norm", "normalize", "vector_norm",
+    "linalg_vector_norm", "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm",
+    "lp_pool1d", "lp_pool2d", "lp_pool3d", "softmax", "softmin", "log_softmax", "logsumexp", "glu",
+    "scaled_dot_product_attention", "multi_head_attention_forward", "cosine_similarity",
 )  # fmt: skip
 EXTREMES = ("maximum", "minimum", "fmax", "fmin", "max", "min", "amax", "amin")
 COMPARISONS = (
@@ -67,6 +73,11 @@ ALIASES = {
     "mm": "matmul",
     "log_sigmoid": "logsigmoid",
     "clip": "clamp",
+    "special_softmax": "softmax",
+    "special_log_softmax": "log_softmax",
+    "special_logsumexp": "logsumexp",
+    "special_erf": "erf",
+    "special_expit": "sigmoid",
 }
 
 

@@ -10,8 +10,11 @@ from interpretability.evaluation.measures import (
     rank_correlation,
     relative_change,
 )
-from interpretability.evaluation.pictures import measures_figure, randomization_figure
+from interpretability.evaluation.pictures import agreement_figure, measures_figure, randomization_figure
+from interpretability.evaluation.properties import agreement, effective_complexity, energy, pointing, sparseness
 from interpretability.evaluation.randomization import cascade
+from interpretability.evaluation.ranking import Ranked, ranking, ranking_table, verdict
+from interpretability.evaluation.road import imputed, road
 from interpretability.evaluation.table import Interval, interval, table, write_csv
 
 __all__ = [
@@ -21,19 +24,31 @@ __all__ = [
     "Evaluation",
     "Explainer",
     "Interval",
+    "Ranked",
     "Settings",
+    "agreement",
+    "agreement_figure",
     "area",
     "cascade",
     "completeness_error",
+    "effective_complexity",
+    "energy",
     "evaluate",
     "explainers",
+    "imputed",
     "infidelity",
     "interval",
     "measures_figure",
     "perturbation_curve",
+    "pointing",
     "randomization_figure",
     "rank_correlation",
+    "ranking",
+    "ranking_table",
     "relative_change",
+    "road",
+    "sparseness",
     "table",
+    "verdict",
     "write_csv",
 ]

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from interpretability.evaluation import measures
+from interpretability.devices import on_models_device
+from interpretability.evaluation import measures, properties
 from interpretability.evaluation.randomization import cascade, stage_names
+from interpretability.evaluation.road import road
 from interpretability.layers import evaluating
 from interpretability.targets import Target, resolve_target, target_scores
 
@@ -37,6 +39,11 @@ MEASURES = {
     "sensitivity": Measure("max-sensitivity", "↓"),
     "completeness": Measure("completeness error", "↓"),
     "randomization": Measure("similarity after randomisation", "↓"),
+    "road": Measure("ROAD", "↑"),
+    "sparseness": Measure("sparseness", "↑"),
+    "complexity": Measure("effective complexity", "↓"),
+    "pointing": Measure("pointing game", "↑"),
+    "energy": Measure("energy inside", "↑"),
 }
 
 
@@ -100,6 +107,7 @@ class Evaluation:
         similarity: method -> (stages, N), the size of the rank correlation with the trained network's maps.
         maps: method -> (1 + stages, H, W), the first sample's map at each stage of the cascade.
         stages: the lowest layer randomised at each stage.
+        agreement: the mean rank correlation of the maps of every two methods (M, M), in the order of ``values``.
     """
 
     values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -107,26 +115,37 @@ class Evaluation:
     similarity: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
     stages: list[str] = field(default_factory=list)
+    agreement: Tensor | None = None
+
+    def measured(self) -> list[str]:
+        """The measures that every method has, in the order of ``MEASURES``."""
+        return [name for name in MEASURES if all(name in values for values in self.values.values())]
 
 
+@on_models_device
 def evaluate(
     model: nn.Module,
     explainers: Sequence[Explainer],
     x: Tensor,
     target: Target = None,
     settings: Settings | None = None,
+    mask: Tensor | None = None,
 ) -> Evaluation:
     """Measure every explainer on the batch ``x`` (N, C, H, W); None as target stands for the predicted classes.
+
+    With a boolean ``mask`` (H, W) or (N, H, W) of where the object is, also whether the maps point into it.
 
     The model comes back as it was.
     """
     settings = settings or Settings()
     with evaluating(model), torch.no_grad():
         target = resolve_target(model(x.clone()), target)
+    inside = None if mask is None else _checked_mask(mask, x)
     passes = 1 + settings.n_noises + len(stage_names(model, settings.n_stages))
     with tqdm(total=passes * len(explainers), desc="evaluating", unit="explanation", disable=None) as progress:
         comparison = _Comparison(model, explainers, x, target, settings, progress)
         comparison.measure_faithfulness()
+        comparison.measure_properties(inside)
         comparison.measure_sensitivity()
         comparison.measure_randomization()
     return comparison.result
@@ -138,6 +157,13 @@ def importance(attribution: Tensor, kind: Kind, size: torch.Size) -> Tensor:
     if maps.shape[2:] != size:
         maps = F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
     return maps[:, 0]
+
+
+def _checked_mask(mask: Tensor, x: Tensor) -> Tensor:
+    try:
+        return mask.to(x.device).bool().expand(len(x), *x.shape[2:])
+    except RuntimeError:
+        raise ValueError(f"mask {tuple(mask.shape)} does not fit images {tuple(x.shape)}") from None
 
 
 class _Comparison:
@@ -214,6 +240,20 @@ class _Comparison:
             )
             for measure in ("deletion", "insertion")
         }
+
+    def measure_properties(self, mask: Tensor | None) -> None:
+        """ROAD, sparseness, complexity, agreement, and with a ``mask`` (N, H, W) where the maps point."""
+        for name, maps in self.maps.items():
+            order = measures.ranks(maps, torch.Generator().manual_seed(self.settings.seed))
+            values = {
+                "road": road(self.model, self.x, self.target, order, self.settings.seed),
+                "sparseness": properties.sparseness(maps),
+                "complexity": properties.effective_complexity(self.result.curves[name]["insertion"]),
+            }
+            if mask is not None:
+                values |= {"pointing": properties.pointing(maps, mask), "energy": properties.energy(maps, mask)}
+            self.result.values[name].update(values)
+        self.result.agreement = properties.agreement(self.maps)
 
     def measure_sensitivity(self) -> None:
         """The largest change of each attribution under small noise."""

@@ -1,26 +1,44 @@
 """The rows of the table: every method with the settings and the reading that suit a comparison."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from interpretability.attribution import (
     LRP,
+    RISE,
+    AblationCAM,
+    AttentionGradient,
+    AttentionRollout,
     Attribution,
     Deconvolution,
     DeepLift,
+    DeepLiftShap,
+    EigenCAM,
+    FeatureAblation,
+    FullGrad,
     GradCAM,
     GradCAMPlusPlus,
+    GradientShap,
     GuidedBackprop,
     GuidedGradCAM,
+    HiResCAM,
     InputXGradient,
     IntegratedGradients,
+    KernelShap,
+    LayerCAM,
+    Lime,
     Occlusion,
     Saliency,
+    ScoreCAM,
+    ShapleySampling,
     SmoothGrad,
     VarGrad,
+    XGradCAM,
 )
+from interpretability.attribution.segments import Segments
+from interpretability.attribution.settings import picture_options
 from interpretability.evaluation.comparison import Explainer, Kind, Sum
 from interpretability.maps import Maps
 from interpretability.names import unknown
@@ -28,7 +46,7 @@ from interpretability.targets import Target
 
 RANDOM = "random map"
 
-Row = tuple[Callable[..., Attribution], Kind, Sum | None]
+Row = tuple[type[Attribution], Kind, Sum | None]
 
 AT_THE_INPUT: dict[str, Row] = {
     "Saliency": (Saliency, "gradient", None),
@@ -43,12 +61,29 @@ AT_THE_INPUT: dict[str, Row] = {
     "LRP epsilon_gamma": (LRP, "contribution", "score"),
     "LRP epsilon_plus": (LRP, "contribution", "score"),
     "LRP z_plus": (LRP, "contribution", "score"),
+    "LRP attention": (LRP, "contribution", None),
     "DeepLift": (DeepLift, "contribution", "difference"),
+    "AttentionRollout": (AttentionRollout, "magnitude", None),
+    "AttentionGradient": (AttentionGradient, "magnitude", None),
+    "FullGrad": (FullGrad, "magnitude", None),
+    "GradientShap": (GradientShap, "contribution", "difference"),
+    "DeepLiftShap": (DeepLiftShap, "contribution", "difference"),
+    "KernelShap": (KernelShap, "contribution", "difference"),
+    "ShapleySampling": (ShapleySampling, "contribution", "difference"),
+    "Lime": (Lime, "contribution", None),
+    "FeatureAblation": (FeatureAblation, "contribution", None),
+    "RISE": (RISE, "contribution", None),
 }
 AT_A_LAYER: dict[str, Row] = {
     "GradCAM": (GradCAM, "magnitude", None),
     "GradCAMPlusPlus": (GradCAMPlusPlus, "magnitude", None),
     "GuidedGradCAM": (GuidedGradCAM, "gradient", None),
+    "ScoreCAM": (ScoreCAM, "magnitude", None),
+    "LayerCAM": (LayerCAM, "magnitude", None),
+    "XGradCAM": (XGradCAM, "magnitude", None),
+    "HiResCAM": (HiResCAM, "magnitude", None),
+    "EigenCAM": (EigenCAM, "magnitude", None),
+    "AblationCAM": (AblationCAM, "magnitude", None),
 }
 NAMES = (*AT_THE_INPUT, *AT_A_LAYER, RANDOM)
 
@@ -61,6 +96,7 @@ def explainers(
     baseline: float = 0.0,
     seed: int = 0,
     maps: Maps = None,
+    segments: Segments = None,
 ) -> list[Explainer]:
     """The rows called ``names`` (of ``NAMES``) for ``model``.
 
@@ -72,6 +108,7 @@ def explainers(
         baseline: of the methods that have one.
         seed: of the random map.
         maps: how to read that layer as maps, where the model does not tell.
+        segments: of the methods that play with them; 8 × 8 patches by default.
 
     Raises:
         ValueError: an unknown name, or a class activation map without a layer.
@@ -82,6 +119,13 @@ def explainers(
         "VarGrad": {"n_samples": 8},
         "Occlusion": {"window": max(1, side // 4), "stride": max(1, side // 8), "baseline": baseline},
         "DeepLift": {"baseline": baseline},
+        "GradientShap": {"n_samples": 16, "baselines": baseline},
+        "DeepLiftShap": {"baselines": baseline},
+        "KernelShap": {"n_samples": 256, "baseline": baseline},
+        "ShapleySampling": {"n_samples": 4, "baseline": baseline},
+        "Lime": {"n_samples": 256, "baseline": baseline},
+        "FeatureAblation": {"baseline": baseline},
+        "RISE": {"n_samples": 500, "baseline": baseline},
     }
     rows = []
     for name in names:
@@ -90,10 +134,12 @@ def explainers(
         elif name in AT_THE_INPUT:
             method, kind, sums_to = AT_THE_INPUT[name]
             given = {"rule": name.split()[1]} if name.startswith("LRP") else options.get(name, {})
+            given = picture_options(method, maps, segments) | given
             rows.append(Explainer(name, method(model, **given), kind, sums_to))
         elif name in AT_A_LAYER:
             method, kind, sums_to = AT_A_LAYER[name]
-            rows.append(Explainer(name, method(model, layer, maps=maps), kind, sums_to))
+            at_layer = {"maps": maps}
+            rows.append(Explainer(name, method(model, layer, **at_layer), kind, sums_to))
         else:
             raise unknown("method", name, NAMES)
     return rows

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from interpretability.attribution.batches import batches, stacked
+from interpretability.attribution.batches import in_batches, stacked
+from interpretability.devices import on_models_device
 from interpretability.layers import evaluating
 from interpretability.targets import Target, repeat_target, target_scores
 
@@ -30,6 +31,7 @@ def ranks(importance: Tensor, generator: torch.Generator | None = None) -> Tenso
     return torch.empty_like(order).scatter_(1, order, places)
 
 
+@on_models_device
 def perturbation_curve(
     model: nn.Module,
     x: Tensor,
@@ -64,14 +66,16 @@ def perturbation_curve(
     counts = torch.linspace(0, pixels, n_steps + 1, device=x.device).round()
     empty = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
     before, after = (empty, x) if insertion else (x, empty)
-    curve = []
+
+    def part(steps: slice) -> Tensor:
+        changed = order < counts[steps].view(-1, 1, 1)  # (k, N, P)
+        changed = changed.unflatten(2, x.shape[2:]).unsqueeze(2)  # (k, N, 1, H, W)
+        images = torch.where(changed, after, before).flatten(0, 1)
+        k = len(counts[steps])
+        return score(model, images, repeat_target(target, k)).view(k, len(x))
+
     with evaluating(model), torch.no_grad():
-        for steps in batches(n_steps + 1, x, batch_size, "insertion" if insertion else "deletion"):
-            changed = order < counts[steps].view(-1, 1, 1)  # (k, N, P)
-            changed = changed.unflatten(2, x.shape[2:]).unsqueeze(2)  # (k, N, 1, H, W)
-            images = torch.where(changed, after, before).flatten(0, 1)
-            k = len(counts[steps])
-            curve.append(score(model, images, repeat_target(target, k)).view(k, len(x)))
+        curve = list(in_batches(n_steps + 1, x, batch_size, "insertion" if insertion else "deletion", part))
     return torch.cat(curve).T
 
 
@@ -142,14 +146,16 @@ def square_masks(shape: tuple[int, int], side: int, count: int, generator: torch
     return (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
 
 
+@on_models_device
 def perturbed_scores(
     model: nn.Module, x: Tensor, target: Target, masks: Tensor, baseline: Tensor, batch_size: int | None = None
 ) -> Tensor:
     """The score with each mask's pixels at the baseline: x (N, C, H, W), masks (M, H, W) -> (M, N)."""
-    scores = []
+
+    def part(chosen: slice) -> Tensor:
+        k = len(masks[chosen])
+        images = torch.where(masks[chosen].to(x.device)[:, None, None], baseline, stacked(x, k).view(k, *x.shape))
+        return target_scores(model(images.flatten(0, 1)), repeat_target(target, k)).view(k, len(x))
+
     with evaluating(model), torch.no_grad():
-        for chosen in batches(len(masks), x, batch_size, "infidelity"):
-            k = len(masks[chosen])
-            images = torch.where(masks[chosen].to(x.device)[:, None, None], baseline, stacked(x, k).view(k, *x.shape))
-            scores.append(target_scores(model(images.flatten(0, 1)), repeat_target(target, k)).view(k, len(x)))
-    return torch.cat(scores)
+        return torch.cat(list(in_batches(len(masks), x, batch_size, "infidelity", part)))

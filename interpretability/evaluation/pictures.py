@@ -15,10 +15,11 @@ BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by colour-blind readers too
 def measures_figure(evaluation: Evaluation, title: str, reference: str | None = None) -> Figure:
     """A panel a measure, a line a method, points with 95 % intervals; dotted, where ``reference`` is."""
     methods = list(evaluation.values)
-    figure = Figure(figsize=(15, 1.6 + 0.32 * len(methods)), layout="constrained")
+    names = evaluation.measured()
+    figure = Figure(figsize=(2.5 * len(names), 1.6 + 0.32 * len(methods)), layout="constrained")
     figure.suptitle(title, parse_math=False)
-    axes = figure.subplots(1, len(MEASURES), sharey=True)
-    for axis, (name, measure) in zip(axes, MEASURES.items()):
+    axes = figure.subplots(1, len(names), sharey=True)
+    for axis, (name, measure) in zip(axes, ((name, MEASURES[name]) for name in names)):
         found = [interval(evaluation.values[method][name]) for method in methods]
         for row, (mean, low, high) in enumerate(found):
             axis.plot([low, high], [row, row], color=BLUE, linewidth=2)
@@ -32,6 +33,25 @@ def measures_figure(evaluation: Evaluation, title: str, reference: str | None = 
         axis.tick_params(axis="x", labelsize=8)
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].invert_yaxis()
+    return figure
+
+
+def agreement_figure(evaluation: Evaluation, title: str) -> Figure:
+    """The rank correlation of every two methods' maps as a matrix of numbers and colours."""
+    if evaluation.agreement is None:
+        raise ValueError("the evaluation holds no agreement between methods")
+    methods, values = list(evaluation.values), evaluation.agreement.cpu().numpy()
+    side = 2.5 + 0.5 * len(methods)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    axis = figure.subplots()
+    axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    for (row, column), value in np.ndenumerate(values):
+        axis.text(
+            column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color="k" if abs(value) < 0.6 else "w"
+        )
+    axis.set_xticks(range(len(methods)), methods, rotation=90)
+    axis.set_yticks(range(len(methods)), methods)
     return figure
 
 

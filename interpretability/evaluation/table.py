@@ -41,10 +41,9 @@ def interval(values: Tensor, seed: int = 0) -> Interval:
 
 def table(evaluation: Evaluation) -> str:
     """The table in Markdown, its columns aligned: a row a method, a column a measure."""
-    head = ["method", *(f"{measure.title} {measure.better}" for measure in MEASURES.values())]
-    rows = [
-        [method, *(str(interval(values[name])) for name in MEASURES)] for method, values in evaluation.values.items()
-    ]
+    names = evaluation.measured()
+    head = ["method", *(f"{MEASURES[name].title} {MEASURES[name].better}" for name in names)]
+    rows = [[method, *(str(interval(values[name])) for name in names)] for method, values in evaluation.values.items()]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths)] for row in [head, *rows]]
     lines.insert(1, ["-" * width for width in widths])
@@ -57,5 +56,5 @@ def write_csv(evaluation: Evaluation, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["method", "measure", "mean", "low", "high", "samples"])
         for method, values in evaluation.values.items():
-            for name in MEASURES:
+            for name in evaluation.measured():
                 writer.writerow([method, name, *interval(values[name]), len(values[name])])

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from interpretability.adversarial import pgd, quantize
 from interpretability.attribution.base import check_input
 from interpretability.choice import choose_layers
+from interpretability.devices import on_models_device
 from interpretability.layers import evaluating, find_layer
 from interpretability.maps import Maps
 from interpretability.page.cache import PictureCache
@@ -59,6 +60,7 @@ class PageOptions:
     maps: Maps = None
 
 
+@on_models_device
 def build_page(
     model: nn.Module,
     image: Tensor,

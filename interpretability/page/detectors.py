@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from interpretability.devices import device_of, in_portions
 from interpretability.layers import evaluating, forward_to
 from interpretability.maps import Maps, as_maps
 from interpretability.page.cache import PictureCache, digest, model_digest
 from interpretability.visualization import Objective, channel, direction, visualize
 
-SIDE, FINE_SIDE, STEPS, BATCH = 96, 64, 64, 25
+SIDE, FINE_SIDE, STEPS = 96, 64, 64
+BATCH, BATCH_OF_A_GPU = 25, 250  # pictures drawn together
 COARSE_STRIDE = 12  # pixels from place to place, from which on units see too much for the smaller side
 DIRECTION_DIGITS = 3  # directions are rounded before they are drawn, so that rounding elsewhere keeps them in the cache
 
@@ -61,8 +63,9 @@ class Detectors:
         found = [self.cache.get(key, shape) for key in keys]
         missing = [index for index, picture in enumerate(found) if picture is None]
         with tqdm(total=len(missing), desc=f"{what} of {layer}", disable=not (self.progress and missing)) as bar:
-            for start in range(0, len(missing), BATCH):
-                batch = missing[start : start + BATCH]
+
+            def draw(part: slice) -> None:
+                batch = missing[part]
                 objectives = [wanted[index][1] for index in batch]
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "no view of the image changed")  # a grey picture says so too
@@ -70,6 +73,10 @@ class Detectors:
                 for index, picture in zip(batch, drawn):
                     found[index] = self.cache.put(keys[index], picture)
                 bar.update(len(batch))
+
+            at_once = BATCH if device_of(self.model) in (None, torch.device("cpu")) else BATCH_OF_A_GPU
+            for _ in in_portions(len(missing), at_once, draw):
+                pass
         return [picture for picture in found if picture is not None]
 
     def _shape(self, layer: str) -> tuple[int, int, int]:

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from interpretability.attribution import METHODS
+from interpretability.attribution.attention import attends
+from interpretability.attribution.segments import for_pictures
 from interpretability.maps import Maps
 from interpretability.page.cache import PictureCache, digest, model_digest
 from interpretability.page.encoding import overlay
@@ -27,7 +29,7 @@ class Shown:
     title: str
     signed: bool
     text: str
-    options: dict[str, int] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
 
 
 GRADIENT = "How sharply the score reacts to each pixel. Noisy by nature."
@@ -37,6 +39,9 @@ RELEVANCE = "The score, handed back layer by layer to the pixels."
 GUIDED = "Sharp, but mostly an edge finder: it changes little with the class. Do not take it for evidence."
 CAM = "Where the last layer’s maps speak for the class. Coarse, and only what is for it."
 OCCLUDED = "What the score loses when a square is covered in black. No gradient involved."
+PLAYED = "What each of 8 × 8 patches adds on average, whichever others are there. Together, the rise from black."
+ATTENDED = "The attention that raises the score, followed from layer to layer to the patches."
+ROLLED = "How much of each patch attention carries to the output, whatever the class."
 
 SHOWN = (
     Shown("Saliency", "Gradient", False, GRADIENT),
@@ -46,7 +51,20 @@ SHOWN = (
     Shown("GuidedBackprop", "Guided backprop", False, GUIDED),
     Shown("GradCAM", "Grad-CAM", True, CAM),
     Shown("Occlusion", "Occlusion", True, OCCLUDED),
+    Shown("KernelShap", "Shapley values", True, PLAYED, {"n_samples": 256}),
 )
+ATTENTION = (
+    Shown("LRP", "Relevance propagation", True, RELEVANCE, {"rule": "attention"}),
+    Shown("AttentionGradient", "Attention × gradient", False, ATTENDED),
+    Shown("AttentionRollout", "Attention rollout", False, ROLLED),
+)
+
+
+def methods_for(model: nn.Module, x: Tensor) -> list[Shown]:
+    """What to show: in a transformer relevance goes by attention's rules, and attention itself speaks too."""
+    if not attends(model, x[:1]):
+        return list(SHOWN)
+    return [ATTENTION[0] if shown.name == "LRP" else shown for shown in SHOWN] + list(ATTENTION[1:])
 
 
 def saliency_maps(
@@ -60,9 +78,9 @@ def saliency_maps(
 ) -> list[dict[str, object]]:
     """For each method its overlays by image of ``x`` (N, C, H, W) and class, or why it has none."""
     found = []
-    digest_of_model = model_digest(model)
-    with tqdm(total=len(SHOWN) * len(x), desc="saliency methods", disable=not progress) as bar:
-        for shown in SHOWN:
+    digest_of_model, methods = model_digest(model), methods_for(model, x)
+    with tqdm(total=len(methods) * len(x), desc="saliency methods", disable=not progress) as bar:
+        for shown in methods:
             entry: dict[str, object] = {"title": shown.title, "text": shown.text, "signed": shown.signed}
             options = _options(shown, x.shape, layer, how)
             try:
@@ -101,7 +119,8 @@ def _maps(model: nn.Module, image: Tensor, classes: Sequence[int], shown: Shown,
     targets = torch.tensor(classes, device=image.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "integrated gradients miss completeness")  # a picture needs fewer steps
-        maps = METHODS[shown.name](model, **options)(image.repeat(len(classes), 1, 1, 1), targets)
+        played: dict = {"segments": for_pictures} if shown.name == "KernelShap" else {}
+        maps = METHODS[shown.name](model, **options, **played)(image.repeat(len(classes), 1, 1, 1), targets)
     flat = maps.sum(1) if shown.signed else maps.abs().amax(1)  # (K, h, w)
     if flat.shape[1:] != image.shape[1:]:
         flat = F.interpolate(flat[:, None], image.shape[1:], mode="bilinear", align_corners=False)[:, 0]

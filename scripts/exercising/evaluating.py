@@ -28,7 +28,8 @@ def evaluation(work: Workspace) -> dict[str, Any]:
         printed = work.command(
             "explain.py", "evaluate", *words, "--output", output, shown=f"explain.py evaluate: {name}"
         )
-        table = "\n".join(line for line in printed.splitlines() if line.startswith("|"))
+        first = printed.partition("\n\n")[0]  # the ranking follows it
+        table = "\n".join(line for line in first.splitlines() if line.startswith("|"))
         found[name] = {"table": table, "means": means(output / "evaluation.csv")}
         for picture in ("measures", "randomization") if name == "mnist" else ("randomization",):
             work.picture(f"{picture}-{name}.jpg", output / f"{picture}.png")

@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from exercising.places import half_area
-from exercising.workspace import LAYERS, PHOTO_MODEL, Workspace, spearman
+from exercising.workspace import LAYERS, PHOTO_MODEL, SECOND_MODEL, Workspace, spearman
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 PHOTOS = ("dog_cat", "china", "flower")
 CHURCHES = ("church", "monastery", "bell cote")
 OTHERS = ("bull mastiff", "tiger cat", "daisy")
+COMPARED = ("church", "monastery", "African elephant", "daisy")  # as two networks see them
 WANTED = "daisy"  # what the targeted attack makes of the photos
 OVERLAP = 20  # leading channels that are compared
 
@@ -84,11 +85,8 @@ def classes(work: Workspace) -> dict[str, Any]:
     named = ("explain.py", "features", "--model", PHOTO_MODEL, "--weights", work.weights, *options)
     shown = "python scripts/explain.py features --model squeezenet1_0 --weights FILE --class church …"
     printed = work.command(*named, "--size", 112, "--steps", 80, "--output", output, shown=shown)
-    recognised = re.findall(r"^(.+?) +seen as (.+?) ([\d.]+)%; as .+ in (\d+) of (\d+) fresh", printed, re.MULTILINE)
-    found: dict[str, Any] = {"recognised": {}}
-    for name, seen, probability, views, of in recognised:
-        numbers = {"seen": seen, "probability": float(probability) / 100, "views": int(views), "of": int(of)}
-        found["recognised"][name.strip()] = numbers
+    keys = ("seen", "probability", "views", "of")
+    found: dict[str, Any] = {"recognised": {name: dict(zip(keys, r)) for name, r in recognised(printed).items()}}
     images = torch.from_numpy(np.load(output / "classes.npz")["images"])
     work.picture("task4-classes.jpg", draw_features(images, names, width=3))
     given = work.photographed("dog_cat", "china")
@@ -102,6 +100,34 @@ def classes(work: Workspace) -> dict[str, Any]:
         shared[name] = len(both)
     channels = len(effect)
     return found | {"shared": shared, "of": OVERLAP, "by_chance": OVERLAP**2 / channels, "channels": channels}
+
+
+def networks(work: Workspace) -> dict[str, Any]:
+    """The same four classes as two networks see them, at the size that both were trained on."""
+    import numpy as np
+    import torch
+
+    from interpretability.visualization.figures import draw_features
+
+    options = [word for name in COMPARED for word in ("--class", name)]
+    rows, images, found = {"SqueezeNet": (PHOTO_MODEL, work.weights)}, [], {}
+    rows["EfficientNet-Lite0"] = (f"timm:{SECOND_MODEL}", work.second_weights)
+    for row, (model, weights) in rows.items():
+        output = work.runs / "networks" / model.rpartition(":")[2]
+        words = ("--model", model, "--weights", weights, *options, "--size", 224, "--output", output)
+        shown = f"python scripts/explain.py features --model {model} --weights FILE --size 224 --class church …"
+        printed = work.command("explain.py", "features", *words, shown=shown)
+        found[row] = {name: views / of for name, (_, _, views, of) in recognised(printed).items()}
+        images.append(torch.from_numpy(np.load(output / "classes.npz")["images"]))
+    work.picture("task4-networks.jpg", draw_features(torch.cat(images), COMPARED, list(rows)))
+    return {"views": found}
+
+
+def recognised(printed: str) -> dict[str, tuple[str, float, int, int]]:
+    """What ``explain.py features`` said of each class: seen as what, how surely, and in how many of the views."""
+    pattern = r"^(.+?) +seen as (.+?) ([\d.]+)%; as .+ in (\d+) of (\d+) fresh"
+    lines = re.findall(pattern, printed, re.MULTILINE)
+    return {name.strip(): (seen, float(p) / 100, int(views), int(of)) for name, seen, p, views, of in lines}
 
 
 def attack(work: Workspace) -> dict[str, Any]:

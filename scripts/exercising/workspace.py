@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("BACKLIT_SHARED", ROOT.parent / "shared"))
 PHOTO_MODEL = "squeezenet1_0"
+SECOND_MODEL = "tf_efficientnet_lite0"  # of timm
 LAYERS = ("features.1", "features.5", "features.10", "features.12")  # one for each resolution, and the last
 LARGEST_PICTURE = 190_000  # bytes
 WIDEST_PICTURE = 1500  # pixels
@@ -35,6 +36,7 @@ class Workspace:
         numbers: the JSON that the documents are made of, an entry for each stage.
         pictures: the folder of their pictures.
         weights: SqueezeNet's, a file or a name that torchvision knows.
+        second_weights: EfficientNet-Lite0's, likewise.
         photos: a folder with ``dog_cat.png``, the one photo that no library brings.
         data_dir: the folder above ``MNIST/raw``.
     """
@@ -43,6 +45,7 @@ class Workspace:
     numbers: Path
     pictures: Path
     weights: str
+    second_weights: str
     photos: Path
     data_dir: Path
 

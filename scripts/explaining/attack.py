@@ -137,12 +137,12 @@ def explain(given: inputs.Inputs, name: str, images: "Tensor", adversarial: "Ten
     import torch
 
     from interpretability.attribution import METHODS
-    from interpretability.attribution.cam import ActivationMap
+    from interpretability.attribution.settings import picture_options
     from interpretability.drawing import flat_map
 
-    options = {}
-    if issubclass(METHODS[name], ActivationMap):
-        options = {"layer": (inputs.spatial_layers(given.model, images[:1], 1, maps) or [None])[-1], "maps": maps}
+    options = picture_options(METHODS[name], maps)
+    if METHODS[name].needs_layer:
+        options |= {"layer": (inputs.spatial_layers(given.model, images[:1], 1, maps) or [None])[-1]}
     method = METHODS[name](given.model, **options)
     return torch.stack([flat_map(method(x), METHODS[name].additive) for x in (images, adversarial)], 1)
 

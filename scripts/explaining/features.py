@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FEW_CLASSES = 20  # a model with no more shows all of them when none is named
 FIRST_CHANNELS = 12
-IMAGES_AT_ONCE = 16
+IMAGES_AT_ONCE, IMAGES_AT_ONCE_OF_A_GPU = 16, 250
 FRESH_VIEWS = 10
 
 
@@ -116,12 +116,16 @@ def visualise(
     each: int,
 ) -> "Tensor":
     """``each`` images of every objective (M·each, C, H, W), a handful of objectives at a time."""
+    import torch
+
+    from interpretability.devices import device_of
     from interpretability.visualization import visualize
 
     channels, height, width = given.images.shape[1:]
     margin = recipe.margin(height)
     inner = (height - 2 * margin.pixels, width - 2 * margin.pixels)
-    at_once = max(1, IMAGES_AT_ONCE // each)
+    on_cpu = device_of(given.model) in (None, torch.device("cpu"))
+    at_once = max(1, (IMAGES_AT_ONCE if on_cpu else IMAGES_AT_ONCE_OF_A_GPU) // each)
     images = _joined(
         visualize(
             given.model,
@@ -162,4 +166,4 @@ def _all_classes(given: inputs.Inputs) -> list[str]:
 def _joined(parts: Iterable["Tensor"]) -> "Tensor":
     import torch
 
-    return torch.cat(list(parts))
+    return torch.cat([part.cpu() for part in parts])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import console
+import devices
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,8 +53,11 @@ class Inputs:
         """The model's outputs for ``images``, a few rows at a time."""
         import torch
 
-        with torch.no_grad():
-            return torch.cat([self.model(rows) for rows in images.split(BATCH_ROWS)])
+        from interpretability.devices import device_of, full_precision
+
+        device = device_of(self.model)
+        with torch.no_grad(), full_precision():
+            return torch.cat([self.model(rows.to(device)).cpu() for rows in images.split(BATCH_ROWS)])
 
 
 def add_model_arguments(group: "argparse._ArgumentGroup") -> None:
@@ -71,6 +75,7 @@ def add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line or as JSON")
     layouts = "how layers lie, where the model does not tell: channels_first, channels_last or tokens"
     group.add_argument("--maps", metavar="LAYOUT", help=layouts)
+    devices.add_argument(group)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +114,7 @@ def load_named(args: argparse.Namespace) -> "LoadedModel":
     from interpretability.loading import load_model
 
     given = {"mean": args.mean, "std": args.std, "size": args.size, "classes": args.classes}
+    given["device"] = devices.chosen(args.device)
     return load_model(args.model, args.weights, **given, arguments=model_arguments(args.model_args))
 
 

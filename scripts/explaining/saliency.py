@@ -28,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layers = f"a dotted module name, or {INPUT!r}; may be repeated (default: the input and {LAYERS} layers)"
     group.add_argument("--layer", action="append", help=layers)
     group.add_argument("--target", action="append", help="class index or name; may be repeated (default: predicted)")
+    group.add_argument("--segments", type=int, metavar="N", help="superpixels as players (default: 8 x 8 patches)")
     group.add_argument("--output", type=Path, default=Path("runs/saliency"), help="folder for figures and arrays")
 
 
 def run(args: argparse.Namespace) -> None:
     """Predict, attribute, draw, write."""
     from interpretability.attribution import METHODS
+    from interpretability.attribution.settings import draws_the_input_only
     from interpretability.layers import find_layer
 
     methods = args.method or DEFAULT_METHODS
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
     for name in args.method or ():
         if METHODS[name].needs_layer and set(layers) == {INPUT}:
             raise console.UserError(f"{name} explains a layer, not the input: name one with --layer")
+        if draws_the_input_only(METHODS[name]) and INPUT not in layers:
+            raise console.UserError(f"{name} explains the input, not a layer: name it with --layer {INPUT}")
     for name in layers:
         if name != INPUT:
             find_layer(given.model, name)
@@ -59,9 +63,9 @@ def run(args: argparse.Namespace) -> None:
         more = len({n for n, _ in columns[part]}) - 1
         stem = given.names[columns[start][0]] + (f"-and-{more}-more" if more else "")
         for name in methods:
-            attributions = attribute(given, name, layers, columns[part], args.maps)
-            if attributions:
-                write(args.output / f"{stem}-{name}", given, columns[part], titles[part], attributions)
+            found = attribute(given, name, layers, columns[part], args.maps, args.segments)
+            if found:
+                write(args.output / f"{stem}-{name}", given, columns[part], titles[part], found)
     print_predictions(given, logits)
 
 
@@ -71,23 +75,29 @@ def attribute(
     layers: Sequence[str],
     columns: Sequence[tuple[int, int]],
     maps: "Maps" = None,
-) -> dict[str, "Tensor"]:
-    """Raw attributions (M, …) by the method ``name``, for each layer, of each (image, class) in ``columns``."""
+    segments: int | None = None,
+) -> dict[str, tuple["Tensor", "Tensor"]]:
+    """Raw attributions (M, …) by the method ``name`` and the maps (M, h, w) to draw, for each layer.
+
+    ``columns`` says of which images, for which classes.
+    """
     import torch
 
     from interpretability.attribution import METHODS
-    from interpretability.attribution.cam import ActivationMap
+    from interpretability.attribution.settings import as_pictured, draws_the_input_only, picture_options
+    from interpretability.drawing import flat_map
 
     images = given.images[[n for n, _ in columns]]
     targets = torch.tensor([c for _, c in columns])
-    attributions = {}
+    found = {}
     for layer in layers:
-        if layer == INPUT and METHODS[name].needs_layer:
+        if METHODS[name].needs_layer if layer == INPUT else draws_the_input_only(METHODS[name]):
             continue
-        options = {"maps": maps} if issubclass(METHODS[name], ActivationMap) else {}
+        options = picture_options(METHODS[name], maps, segments)
         method = METHODS[name](given.model, None if layer == INPUT else layer, **options)
-        attributions[layer] = method(images, targets)
-    return attributions
+        values = method(images, targets)
+        found[layer] = values, flat_map(as_pictured(method, images, values, maps), method.additive)
+    return found
 
 
 def title(given: inputs.Inputs, image: int, index: int, probability: float) -> str:
@@ -100,19 +110,18 @@ def write(
     given: inputs.Inputs,
     columns: Sequence[tuple[int, int]],
     titles: Sequence[str],
-    attributions: dict[str, "Tensor"],
+    found: dict[str, tuple["Tensor", "Tensor"]],
 ) -> None:
     """``path``.png, the figure, and ``path``.npz, the raw arrays by layer with images, names and classes."""
     import numpy as np
 
-    from interpretability.attribution import METHODS
-    from interpretability.drawing import draw_maps, flat_map, save_figure
+    from interpretability.drawing import draw_maps, save_figure
 
     name = path.name.rsplit("-", 1)[-1]
-    rows = {f"{name}\n{layer}": flat_map(values, METHODS[name].additive) for layer, values in attributions.items()}
+    rows = {f"{name}\n{layer}": drawn for layer, (_, drawn) in found.items()}
     images = given.images[[n for n, _ in columns]]
     print(save_figure(draw_maps(images, rows, titles), Path(f"{path}.png")))
-    arrays = {layer: values.numpy() for layer, values in attributions.items()}
+    arrays = {layer: values.numpy() for layer, (values, _) in found.items()}
     about = {
         "images": images.numpy(),
         "names": np.array([given.names[n] for n, _ in columns]),

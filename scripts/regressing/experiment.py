@@ -18,6 +18,7 @@ from lit_models.batched import History, make_networks, train_networks
 
 SIZES = (1, 10, 1)  # the course sheet's network: ten hidden units, linear output
 SHARED_BLOCK = 1000  # networks trained together: as many as fit a core's cache
+SHARED_BLOCK_OF_A_GPU = 100_000
 
 X, T = torch.tensor(TOY_X)[:, None], torch.tensor(TOY_T)[:, None]
 N = len(X)
@@ -39,6 +40,7 @@ class Experiment:
     learning_rate: float = 0.05
     seeds: int = 5
     seed: int = 0
+    device: str = "cpu"
 
     @property
     def settings(self) -> list[Setting]:
@@ -80,25 +82,30 @@ def train(
     """Networks (S, C·R): without each of ``subsets``, with each of ``settings`` and seeds.
 
     The same seed starts from the same weights everywhere, so that settings and folds are compared in pairs;
-    folds share their dropout masks. ``stop_at`` gives each setting the update whose weights are kept.
+    folds share their dropout masks. ``stop_at`` gives each setting the update whose weights are kept. They are trained
+    on the experiment's device, and come back on the CPU.
     """
+    device = torch.device(experiment.device)
     generator = torch.Generator().manual_seed(experiment.seed)
     start = make_networks(SIZES, seeds, generator)
     lead = (len(subsets), len(settings) * seeds)
     layers = [
-        (w.repeat(*lead[:1], len(settings), 1, 1), b.repeat(*lead[:1], len(settings), 1))
+        (w.repeat(*lead[:1], len(settings), 1, 1).to(device), b.repeat(*lead[:1], len(settings), 1).to(device))
         for w, b in ((w[None], b[None]) for w, b in start)
     ]
     decays, dropouts = (torch.tensor(values).repeat_interleave(seeds)[None, :, None, None] for values in zip(*settings))
     stops = None if stop_at is None else torch.tensor(stop_at).repeat_interleave(seeds).expand(lead)
-    return train_networks(
-        X,
-        T,
+    if device.type != "cpu":
+        decays, dropouts, stops = decays.to(device), dropouts.to(device), None if stops is None else stops.to(device)
+        generator = torch.Generator(device).manual_seed(experiment.seed)  # of the masks: starts are the CPU's
+    history = train_networks(
+        X.to(device),
+        T.to(device),
         layers,
         activation=experiment.activation,
         updates=experiment.updates,
         learning_rate=experiment.learning_rate,
-        share=shares(subsets),
+        share=shares(subsets).to(device),
         weight_decay=decays,
         dropout=dropouts if dropouts.any() else 0.0,
         stop_at=stops,
@@ -106,6 +113,7 @@ def train(
         generator=generator,
         progress=progress,
     )
+    return History(history.updates, history.errors.cpu(), [(w.cpu(), b.cpu()) for w, b in history.layers])
 
 
 def score_block(
@@ -128,7 +136,8 @@ def score_block(
 
 def blocks_of(experiment: Experiment) -> list[list[Setting]]:
     """The settings in blocks that are trained together; those without dropout apart, for they need no masks."""
-    size = max(1, SHARED_BLOCK // (len(SINGLES + PAIRS) * experiment.seeds))
+    together = SHARED_BLOCK if experiment.device == "cpu" else SHARED_BLOCK_OF_A_GPU
+    size = max(1, together // (len(SINGLES + PAIRS) * experiment.seeds))
     dropped = [setting for setting in experiment.settings if setting[1]]
     plain = [setting for setting in experiment.settings if not setting[1]]
     return [part[at : at + size] for part in (dropped, plain) for at in range(0, len(part), size)]
@@ -140,7 +149,7 @@ def score_all(experiment: Experiment, progress: Callable[[int], object] | None =
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(threads if experiment.device == "cpu" else 1) as pool:
             parts = list(pool.map(lambda block: score_block(experiment, block, progress), blocks))
     finally:
         torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,9 +24,11 @@ from console import UserError, called, shorten
 from interpretability.whole_files import whole_file
 from training.arguments import CONFIGS, Arguments
 from training.checkpoints import AtomicCheckpoints
+from training.determinism import default_for
 from training.interrupts import StopWhenAsked
 from training.messages import condense
 from training.run_directory import MetricsFile, new_run_directory, read_checkpoint
+from training.trainer import Trainer
 
 SHAPES = ("input_shape", "num_outputs")
 MAX_SEED = 2**32 - 1  # what NumPy accepts
@@ -157,6 +159,7 @@ class BacklitCLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            trainer_class=Trainer,
             save_config_callback=None,
             auto_configure_optimizers=False,
             seed_everything_default=0,
@@ -212,6 +215,8 @@ class BacklitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the run's folder, loggers and checkpoints where a run is written."""
         settings = self.config_init["trainer"]
+        if settings["deterministic"] is None:
+            kwargs["deterministic"] = default_for(settings["accelerator"])
         if not self.write_run:
             kwargs |= {"logger": False, "enable_checkpointing": False}
         self._leave_out(settings, kwargs.get("logger", settings["logger"]))

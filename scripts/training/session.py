@@ -21,6 +21,7 @@ from callbacks import RunReport, tensorboard_command
 from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, called, shorten
 from training.arguments import Arguments, config_beside
 from training.cli import BacklitCLI, from_yaml, settings_in
+from training.determinism import exceptions_named
 from training.interrupts import Interrupted, StopWhenAsked, sigterm_as_interrupt
 from training.messages import condense
 from training.results import log_hyperparameters, results_table
@@ -37,6 +38,7 @@ NOISE = (
     r"Precision .* is not supported by the model summary",
     r"Be aware that when using `ckpt_path`",
     r"Total length of `list` across ranks is zero",
+    r"GPU available but not used",
     r"The number of training batches .* is smaller than the logging interval",
 )
 
@@ -45,8 +47,12 @@ def quiet_libraries() -> None:
     """Keep off the terminal what Lightning says of itself, of loader processes and of devices that are not there."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
-    said = re.compile("💡|Seed set to|GPU available: False|TPU available: False")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+    said = re.compile("💡|Seed set to|GPU available: False|TPU available: False|that has Tensor Cores|LOCAL_RANK: 0")
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+        "lightning.pytorch.accelerators.cuda",
+    ):
         logging.getLogger(name).addFilter(lambda record: not said.search(record.getMessage()))
     threading.excepthook = told_where_it_matters
 
@@ -112,7 +118,7 @@ def fit_and_test(cli: BacklitCLI) -> tuple[dict[str, float], float]:
     """Train, or go on training, and test the best checkpoint; the metrics, and the seconds of training."""
     with user_errors():
         start = time.monotonic()
-        with told_by_name(cli), no_trace_of_a_refusal(cli):
+        with told_by_name(cli), no_trace_of_a_refusal(cli), exceptions_named():
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.arguments.resume, weights_only=True)
         seconds = time.monotonic() - start
         metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}

@@ -94,25 +94,18 @@ def open_study(storage: RDBStorage, name: str, experiment: Experiment) -> Study:
     Raises:
         UserError: it searches another space, or was made with other settings; the first difference is named.
     """
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        direction={"min": "minimize", "max": "maximize"}[experiment.mode],
-        sampler=SeededTPE(experiment.seed),
-        pruner=optuna.pruners.MedianPruner(PRUNING_STARTS_AFTER, experiment.max_epochs // 3),
-        load_if_exists=True,
-    )
+    study, new = _create_or_load(storage, name, experiment)
     about = {
         "space": {option: distribution_to_json(range_) for option, range_ in experiment.space.items()},
         "settings": experiment.fingerprint(),
         "metric": {"monitor": experiment.monitor, "mode": experiment.mode},
     }
     about = json.loads(json.dumps(about))
-    stored = study.user_attrs
-    if "about" not in stored:
-        study.set_user_attr("about", about)
+    stored = {} if new else _stored_by_its_maker(study)
+    if "about" not in stored:  # new, or whoever made it was killed in that moment
         if (own := experiment.own_setting()) is not None:
             study.enqueue_trial(own, skip_if_exists=True)
+        study.set_user_attr("about", about)
         return study
     for part, made in stored["about"].items():
         now = about[part]
@@ -122,6 +115,28 @@ def open_study(storage: RDBStorage, name: str, experiment: Experiment) -> Study:
             other = f"other {part}" if part == "settings" else f"another {part}"
             raise UserError(f"study {name!r} has {other}: {difference}; --study NAME starts a new one")
     return study
+
+
+def _create_or_load(storage: RDBStorage, name: str, experiment: Experiment) -> tuple[Study, bool]:
+    """The study, and whether this process made it: of several that start together exactly one does."""
+    sampler = SeededTPE(experiment.seed)
+    pruner = optuna.pruners.MedianPruner(PRUNING_STARTS_AFTER, experiment.max_epochs // 3)
+    direction = {"min": "minimize", "max": "maximize"}[experiment.mode]
+    try:
+        return optuna.create_study(
+            storage=storage, study_name=name, direction=direction, sampler=sampler, pruner=pruner
+        ), True
+    except optuna.exceptions.DuplicatedStudyError:
+        return optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner), False
+
+
+def _stored_by_its_maker(study: Study) -> dict[str, Any]:
+    """What the study says of itself; a process that makes it right now is given two seconds."""
+    for _ in range(20):
+        if "about" in study.user_attrs:
+            break
+        time.sleep(0.1)
+    return study.user_attrs
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -68,7 +68,6 @@ def test_weights_and_random_states_are_bit_identical(tmp_path):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_all_of_them_on_cuda(tmp_path):
     with pytest.warns(UserWarning, match="Disturbing: RuntimeError: careless") as caught:
         trained(tmp_path, [c for c in all_of_them() if not isinstance(c, RegressionPlot)], "cuda")

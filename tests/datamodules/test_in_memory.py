@@ -32,7 +32,6 @@ def test_batches_are_cut_where_the_split_lives():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_splits_move_to_the_device_and_probes_come_back():
     data = DigitsDataModule()
     before = data.probe_batch("val", 10)

@@ -117,7 +117,7 @@ def test_attribution(name, x, target, layer):
     if found is None:
         return
     assert is_batch(x) and layer != "nothing"
-    cam = "CAM" in name and name != "GuidedGradCAM"
+    cam = name in {"FullGrad", "RISE"} or ("CAM" in name and name != "GuidedGradCAM")
     about = (
         x.shape
         if layer is None or name == "GuidedGradCAM"
@@ -125,7 +125,7 @@ def test_attribution(name, x, target, layer):
         if layer == "head"
         else (len(x), 4, *x.shape[2:])
     )
-    places = about[2:] or (1, 1)  # a vector has one
+    places = tuple(about[2:]) or (1, 1)  # a vector has one
     assert found.shape == ((len(x), 1, *places) if cam else about)
     assert found.isfinite().all() and found.dtype == x.dtype
 

@@ -8,7 +8,9 @@ from torch import nn
 
 from attribution_networks import Residual, assert_same_state, plain, randomised, state_of
 from interpretability.attribution import METHODS, Deconvolution, GuidedBackprop, IntegratedGradients, Occlusion
+from interpretability.attribution.cam import ActivationMap
 from interpretability.attribution.integrated import RULES, quadrature
+from interpretability.attribution.segments import for_pictures
 from interpretability.pixel_model import PixelModel
 
 OPTIONS = {
@@ -16,10 +18,19 @@ OPTIONS = {
     "SmoothGrad": {"n_samples": 3},
     "VarGrad": {"n_samples": 3},
     "Occlusion": {"window": 3, "stride": 2},
+    "GradientShap": {"n_samples": 4},
+    "KernelShap": {"n_samples": 9, "segments": for_pictures},
+    "ShapleySampling": {"n_samples": 2, "segments": for_pictures},
+    "Lime": {"n_samples": 9, "segments": for_pictures},
+    "FeatureAblation": {"segments": for_pictures},
+    "RISE": {"n_samples": 9, "cells": 3},
 }
 OURS = ("Saliency", "InputXGradient", "IntegratedGradients", "SmoothGrad", "VarGrad", "GuidedBackprop", "Deconvolution",
-        "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "ScoreCAM", "Occlusion")  # fmt: skip
-NEEDS_LAYER = ("GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "ScoreCAM")
+        "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "ScoreCAM", "LayerCAM", "XGradCAM", "HiResCAM", "EigenCAM",
+        "AblationCAM", "FullGrad", "Occlusion", "GradientShap", "KernelShap", "ShapleySampling", "Lime",
+        "FeatureAblation", "RISE")  # fmt: skip
+NEEDS_LAYER = tuple(name for name in OURS if METHODS[name].needs_layer)
+AT_LAYERS = tuple(name for name in OURS if not METHODS[name].input_only)
 pytestmark = pytest.mark.filterwarnings("ignore:integrated gradients miss")
 
 
@@ -67,7 +78,7 @@ def test_a_batch_is_its_samples_one_by_one(name, net, x):
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [name for name in OURS if name != "EigenCAM"])  # which knows no target
 def test_the_target_may_be_given_in_four_ways(name, net, x):
     predicted = net(x).argmax(dim=1)
     expected = method(name, net)(x, predicted)
@@ -111,17 +122,17 @@ def test_two_methods_do_not_disturb_each_other(name, net, x):
     assert torch.equal(guided(x, 1), before)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", AT_LAYERS)
 def test_attributions_at_a_layer_have_its_shape(name, net, x):
     result = method(name, net, "conv")(x, 1)
-    maps = {"GradCAM", "GradCAMPlusPlus", "ScoreCAM"}
-    assert result.shape == ((3, 1, 9, 7) if name in maps else x.shape if name == "GuidedGradCAM" else (3, 6, 9, 7))
+    shape = (3, 1, 9, 7) if issubclass(METHODS[name], ActivationMap) else (3, 6, 9, 7)
+    assert result.shape == (x.shape if name == "GuidedGradCAM" else shape)
     assert result.abs().max() > 0
     wrapped = PixelModel(net, [0.0] * 3, [1.0] * 3).double()
     torch.testing.assert_close(method(name, wrapped, "conv")(x, 1), result, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", AT_LAYERS)
 def test_a_layer_that_is_unknown_unused_or_reused_is_named(name, x):
     net = randomised(Residual("reused"))
     with pytest.raises(ValueError, match="unknown layer 'stm'; did you mean 'stem'"):
@@ -145,6 +156,9 @@ def test_bad_input_is_named(name, net, x):
     if name in NEEDS_LAYER:
         with pytest.raises(ValueError, match=f"{name} needs a layer"):
             METHODS[name](net)
+    if name not in AT_LAYERS:
+        with pytest.raises(ValueError, match=f"{name} explains the input, not a layer"):
+            METHODS[name](net, "conv")
 
 
 def test_large_but_finite_values_are_not_taken_for_broken_ones():
@@ -241,7 +255,7 @@ def test_what_is_below_a_layer_sees_one_sample_only_where_that_changes_nothing(n
 
 def test_the_global_random_state_is_not_touched(net, x):
     state = torch.get_rng_state()
-    for name in ("SmoothGrad", "VarGrad"):
+    for name in OURS:
         method(name, net)(x, 1)
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -279,7 +279,7 @@ def test_csv_and_pictures_hold_every_method(tmp_path):
     found = evaluate(model, explainers(model), x, None, SETTINGS)
     evaluation.write_csv(found, tmp_path / "table.csv")
     lines = (tmp_path / "table.csv").read_text().splitlines()
-    assert len(lines) == 1 + 5 * len(evaluation.MEASURES) and lines[1].startswith("DeepLift,deletion,0.")
+    assert len(lines) == 1 + 5 * len(found.measured()) and lines[1].startswith("DeepLift,deletion,0.")
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
     panels = evaluation.measures_figure(found, "title", "random").axes
     assert [label.get_text() for label in panels[0].get_yticklabels()] == list(found.values)

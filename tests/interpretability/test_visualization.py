@@ -404,7 +404,6 @@ def test_the_model_comes_back_as_it_was(net, context):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu(net):
     cpu = visualize(net, logit(0), (3, 8, 8), steps=20)
     cuda = visualize(net.cuda(), logit(0), (3, 8, 8), steps=20)

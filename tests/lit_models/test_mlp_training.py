@@ -295,7 +295,6 @@ def test_a_diverging_loss_stops_with_the_step_and_keeps_the_last_good_checkpoint
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_trains_on_cuda():
     on_cpu, on_cuda = make(), make()
     fit(on_cpu, batches(), batches(1))

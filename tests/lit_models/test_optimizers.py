@@ -138,7 +138,6 @@ def test_refuses_a_group_of_two_dtypes():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_follows_its_parameters_to_another_device():
     ours, expected = parameters(), parameters()
     run(Adam(expected), expected, 20)

@@ -13,6 +13,7 @@ from lit_models import LitMLP
 from training_runs import QUIET, SMALL_MNIST, load, only_run, train
 
 GROUP = "Determinism"
+DEVICE = {"toy": "CPU"}  # by its configuration; the others take the GPU that is there
 SETTINGS = {
     "toy": ["--data.batch_size=4", "--data.passes_per_epoch=2", "--model.dropout=0.1"],
     "mnist_mlp": [*SMALL_MNIST, "--data.degrees=8", "--model.hidden=[16]"],
@@ -29,10 +30,13 @@ def trained(experiment: str, seed: int, root, disturb: int) -> dict[str, torch.T
     return load(only_run(root, experiment) / "checkpoints" / "last.ckpt")["state_dict"]
 
 
+@pytest.mark.any_device
 @pytest.mark.parametrize("experiment", [*SETTINGS])
 def test_same_seed_same_bits(tmp_path, record_promise, experiment):
     promise = "--seed_everything reaches every source of randomness: same seed, same bits; another seed, other weights"
-    record_promise(promise, f"generators left in another state, `{experiment}`", 2, group=GROUP)
+    record_promise(
+        promise, f"generators left in another state, `{experiment}`", 2, group=GROUP, device=DEVICE.get(experiment)
+    )
     first, again = (trained(experiment, 5, tmp_path / f"{n}", disturb=n) for n in (1, 2))
     other = trained(experiment, 6, tmp_path / "other", disturb=1)
     for name, tensor in first.items():
@@ -50,7 +54,7 @@ def batches(data, epochs: int, skip: int = 0) -> list[tuple[torch.Tensor, ...]]:
     loader, found = data.train_dataloader(), []
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
-        found += list(loader)
+        found += [tuple(part.cpu() for part in batch) for batch in loader]
     return found
 
 

@@ -13,7 +13,7 @@ from torchvision import models
 
 import console
 import explain as command
-from explaining import inputs
+from explaining import inputs, saliency
 from interpretability import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,3 +170,18 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
         load_model(str(tmp_path / "junk.ckpt"))
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*absent\.ckpt"):
         load_model(str(tmp_path / "absent.ckpt"))
+
+
+@pytest.mark.parametrize("spec", ["swin_t", "vit_b_32"])
+def test_layers_are_drawn_as_maps_however_they_lie(spec):
+    loaded = load_model(spec, size=64, arguments={"image_size": 64} if spec == "vit_b_32" else {})
+    given = inputs.Inputs(loaded.model, torch.rand(2, 3, 64, 64), ["a", "b"], loaded.class_names)
+    layers = inputs.spatial_layers(given.model, given.images[:1], 3)
+    found = saliency.attribute(given, "InputXGradient", layers, [(0, 1), (1, 2)])
+    for layer, (values, drawn) in found.items():
+        rows = (
+            values if spec == "swin_t" else values[:, 1:].unflatten(1, (2, 2))
+        )  # of 2 x 2 patches, without the class token
+        expected = rows.sum(-1)
+        assert len(found) == len(layers) > 0 and drawn.shape == expected.shape, layer
+        torch.testing.assert_close(drawn, expected)

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning import Trainer
 from lightning.pytorch import seed_everything
 
 import console
 from conftest import ROOT
 from lit_models import LitCNN, LitMLP
 from training import arguments, session
+from training.cli import BacklitCLI
 from training.run_directory import MetricsFile, new_run_directory
 
 SMALL = ["--trainer.max_epochs=2", "--model.channels=[4,4]", "--model.hidden=8", "--trainer.enable_progress_bar=false"]
@@ -173,6 +175,20 @@ def test_a_longer_run_is_refused_where_the_trainer_steps_the_schedule(here, caps
     assert train("--resume", str(only_run(here, "digits")), *more) == 2
     assert "schedule was planned for 4 steps, this run would end at 6" in capsys.readouterr().err
     assert (only_run(here, "digits") / "config.yaml").read_bytes() == settings
+
+
+def test_a_whole_number_of_batches_is_one_whatever_types_were_named_before(here, monkeypatch):
+    hints = Trainer.__init__.__annotations__
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+        monkeypatch.setitem(hints, name, float | int | None)
+    monkeypatch.setitem(hints, "overfit_batches", float | int)
+    monkeypatch.setitem(hints, "val_check_interval", float | int | None)
+    words = [f"--trainer.{name}=1" for name in hints if name.endswith("_batches") and name != "accumulate_grad_batches"]
+    cli = BacklitCLI(arguments.split(["digits", *SMALL, *words, "--trainer.val_check_interval=1"]), write_run=False)
+    options = [getattr(cli.trainer, word[10:-2]) for word in words] + [cli.config["trainer"]["val_check_interval"]]
+    assert options == [1] * 6 and not any(isinstance(value, float) for value in options)
+    cli = BacklitCLI(arguments.split(["digits", *SMALL, "--trainer.limit_val_batches=1.0"]), write_run=False)
+    assert isinstance(cli.trainer.limit_val_batches, float)
 
 
 def test_a_run_stopped_within_an_epoch_is_not_resumed_to_end_before_it(here, monkeypatch, capsys):

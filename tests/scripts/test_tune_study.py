@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 from optuna.distributions import FloatDistribution
@@ -185,6 +188,21 @@ def test_a_study_whose_space_or_settings_have_changed_is_refused(experiment, dat
     assert message in str(error.value)
     storage.open_study(database, "other", changed)
     assert len(storage.open_study(database, "s", experiment).trials) == 1  # as it was
+
+
+def test_of_processes_that_open_a_study_together_one_enqueues_the_experiments_own_setting(experiment, here):
+    url = storage.sqlite_url(here / "study.db")
+    databases = [storage.open_storage(url) for _ in range(4)]
+    for name in "abcde":
+        with ThreadPoolExecutor(4) as pool:
+            opened = list(pool.map(partial(storage.open_study, name=name, experiment=experiment), databases))
+        assert [len(study.trials) for study in opened] == [1] * 4
+
+
+def test_a_study_whose_maker_was_killed_at_once_is_completed(experiment, database):
+    optuna.create_study(storage=database, study_name="s", direction="minimize")
+    assert len(storage.open_study(database, "s", experiment).trials) == 1
+    assert len(storage.open_study(database, "s", experiment).trials) == 1
 
 
 def test_a_file_of_ones_own_replaces_the_space_and_places_do_not_matter(here, experiment):

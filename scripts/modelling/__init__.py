@@ -1,0 +1,1 @@
+"""What ``models.py`` needs: the architectures, a plain replica of each method, the page."""
