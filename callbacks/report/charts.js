@@ -25,7 +25,7 @@ function ticks(low, high, count = 4) {
   return found;
 }
 
-/** series: {name, color, points, dots}; options: {title, x, mark, yRange, say}. */
+/** series: {name, color, points, dots}; options: {title, x, mark, xRange, yRange, diagonal}. */
 function chart(parent, series, options = {}) {
   const canvas = el("canvas", { tabIndex: 0 });
   canvas.setAttribute("role", "img");
@@ -35,7 +35,7 @@ function chart(parent, series, options = {}) {
   parent.append(el("div", { className: "chart" }, options.title ? el("h3", {}, options.title) : null, names, canvas, text));
   const all = series.flatMap((s) => s.points);
   const xs = [...new Set(all.map((p) => p[0]))].sort((a, b) => a - b);
-  let [x0, x1] = [xs[0], xs.at(-1)];
+  let [x0, x1] = options.xRange || [xs[0], xs.at(-1)];
   if (x0 === x1) [x0, x1] = [x0 - 0.5, x1 + 0.5];
   let [y0, y1] = options.yRange || [Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
   if (y0 === y1) [y0, y1] = [y0 - 0.5, y1 + 0.5];
@@ -56,9 +56,9 @@ function chart(parent, series, options = {}) {
     if (options.mark != null && options.mark >= x0 && options.mark <= x1) vertical(options.mark, [4, 4]);
     if (options.diagonal) { pen.setLineDash([4, 4]); pen.strokeStyle = soft; pen.beginPath(); pen.moveTo(px(0), py(0)); pen.lineTo(px(1), py(1)); pen.stroke(); pen.setLineDash([]); }
     for (const s of series) {
-      pen.strokeStyle = pen.fillStyle = color(s.color); pen.lineWidth = 2; pen.lineJoin = "round";
+      pen.strokeStyle = pen.fillStyle = color(s.color); pen.lineWidth = s.color === "faded" ? 1 : 2; pen.lineJoin = "round";
       if (!s.dots) { pen.beginPath(); s.points.forEach(([x, y], i) => pen[i ? "lineTo" : "moveTo"](px(x), py(y))); pen.stroke(); }
-      if (s.dots || s.points.length < 25) for (const [x, y] of s.points) { pen.beginPath(); pen.arc(px(x), py(y), s.dots ? 5 : 3, 0, 7); pen.fill(); }
+      if (s.dots || (s.points.length < 25 && s.color !== "faded")) for (const [x, y] of s.points) { pen.beginPath(); pen.arc(px(x), py(y), s.dots ? 5 : 3, 0, 7); pen.fill(); }
     }
     pen.lineWidth = 1;
     if (cursor != null) {

@@ -69,10 +69,6 @@ class History:
                     curve.pop()
                 curve.append([epoch + 1, number])
 
-    def forget_after(self, x: float) -> None:
-        """Drop what lies behind ``x`` epochs: a resumed run does it anew."""
-        self.losses.points = [point for point in self.losses.points if point[0] <= x]
-
     def state(self) -> dict[str, Any]:
         """Plain data."""
         self.losses.flush()
@@ -98,12 +94,12 @@ class History:
         if len(self.losses.points) > 1:
             chart = charts.setdefault("loss", {"name": "loss", "series": {}, "tested": None})
             if len(chart["series"].get("train", [])) < 8:  # few epochs: each step says more
-                chart["series"]["train"] = self.losses.points
+                chart["series"]["step"] = self.losses.points
         order = sorted(charts.values(), key=lambda chart: (rank(chart["name"]), -len(chart["series"])))
         for chart in order:
             chart["series"] = [
                 {"stage": stage, "points": rounded(chart["series"][stage])}
-                for stage in ("train", "val", "test")
+                for stage in ("step", "train", "val", "test")
                 if stage in chart["series"]
             ]
         return order[:MOST_QUANTITIES]

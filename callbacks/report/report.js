@@ -1,7 +1,7 @@
 // The report's sections: each is shown if there is something to show.
 
 const show = (id) => ($(`${id}-section`).hidden = false);
-const STAGE = { train: ["training", "second"], val: ["validation", "first"], test: ["test", "either"] };
+const STAGE = { step: ["each step", "faded"], train: ["training", "second"], val: ["validation", "first"], test: ["test", "either"] };
 const epochName = (epoch) => (epoch < 0 ? "at the end" : `epoch ${epoch + 1}`);
 
 /** Radio buttons that look like one control. */
@@ -64,7 +64,7 @@ async function startMap() {
   if (!page.layouts.length) return;
   show("map");
   const sheets = await Promise.all(page.layouts.map((layout) => loaded(layout.pictures?.sheet)));
-  let [which, by, at, chosen] = [Math.max(0, page.layouts.findIndex((l) => l.name !== "pixels" && l.frames.length > 1)), 0, 0, null];
+  let [which, by, at, chosen] = [Math.max(0, page.layouts.findIndex((l) => l.name !== "pixels" && l.frames.length > 1)), 0, 0, 0];
   const BY = ["label", "prediction", "split"];
   const now = () => page.layouts[which];
   const frame = () => now().frames[at];
@@ -87,14 +87,14 @@ async function startMap() {
       pen.lineWidth = 0.6; pen.strokeStyle = paper; pen.stroke();
       if (frame().predictions[i] !== labels[i]) { pen.strokeStyle = ink; pen.lineWidth = 1.4; pen.beginPath(); pen.arc(x, y, radius + 3, 0, 7); pen.stroke(); }
     });
-    if (chosen != null && places[chosen]) { pen.strokeStyle = ink; pen.lineWidth = 3; pen.beginPath(); pen.arc(...places[chosen], radius + 7, 0, 7); pen.stroke(); }
+    if (places[chosen]) { pen.strokeStyle = ink; pen.lineWidth = 3; pen.beginPath(); pen.arc(...places[chosen], radius + 7, 0, 7); pen.stroke(); }
     $("map-epoch").textContent = epochName(frame().epoch);
     say();
   };
   const say = () => {
     const { classes, labels, held_out: held, held_out_name: other, pictures } = now();
     const wrong = labels.filter((l, i) => l !== frame().predictions[i]).length;
-    if (chosen == null) { $("map-text").textContent = `${labels.length} images, ${wrong} taken for something else.`; return; }
+    $("map-count").textContent = `${wrong} of ${labels.length} taken for something else`;
     const [label, said] = [classes[labels[chosen]], classes[frame().predictions[chosen]]];
     $("map-text").textContent = `${label}, taken for ${said}${label === said ? "" : " (wrong)"}; ${held[chosen] ? other : "training"} image.`;
     if (pictures) paint($("map-picture"), pictures, sheets[which], chosen);
@@ -104,7 +104,8 @@ async function startMap() {
     $("map-key").replaceChildren(...entries.map(([name, shade]) => { const dot = el("i", { className: "swatch" }); dot.style.background = shade; return el("li", {}, dot, name); }));
   };
   const reset = () => {
-    at = now().frames.length - 1; chosen = null;
+    at = now().frames.length - 1;
+    chosen = Math.max(0, now().labels.findIndex((l, i) => l !== frame().predictions[i]));
     Object.assign($("map-slider"), { max: at, value: at });
     $("map-time").hidden = at === 0;
     $("map-picture").getContext("2d").clearRect(0, 0, 140, 140);
@@ -127,13 +128,10 @@ async function startMap() {
     const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    chosen = chosen == null ? 0 : (chosen + step + places.length) % places.length;
+    chosen = (chosen + step + places.length) % places.length;
     draw();
   });
-  at = now().frames.length - 1;
-  Object.assign($("map-slider"), { max: at, value: at });
-  $("map-time").hidden = at === 0;
-  key();
+  reset();
   redraws.push(draw);
 }
 
@@ -202,7 +200,7 @@ async function startMatrix() {
   show("calibration");
   const { calibration, calibration_error: error } = page.test;
   $("calibration-text").textContent = `Of the images that it was so sure of, how many it got right. On the dashed line it would be exactly as often right as it says; on average it is ${(100 * error).toFixed(1)} % off.`;
-  chart($("calibration"), [{ name: "share that is right", color: "second", points: calibration.map((r) => [r.confidence, r.accuracy]) }, { name: "", color: "line", dots: true, points: [[0, 0], [1, 1]] }], { x: "confidence", yRange: [0, 1.02], diagonal: true });
+  chart($("calibration"), [{ name: "share that is right", color: "second", points: calibration.map((r) => [r.confidence, r.accuracy]) }], { x: "confidence", xRange: [0, 1], yRange: [0, 1.02], diagonal: true });
 }
 
 const over = (base, map) => el("div", { className: map ? "over dim" : "over" }, el("img", { src: base, alt: "" }), map ? el("img", { src: map, alt: "" }) : null);
@@ -225,7 +223,7 @@ function startSaliency() {
       word.textContent = epochName(frame.epoch);
       strip.replaceChildren(...Object.entries(frame.maps).flatMap(([row, maps]) => maps.map((map, i) => {
         const [said, p] = frame.said[i];
-        return el("div", { title: row }, over(set.images[i], map), el("span", { className: said === set.labels[i] ? "" : "wrong" }, `${said} ${percent(p)}`), Object.keys(frame.maps).length > 1 ? el("div", { className: "faint" }, row) : null);
+        return el("div", { title: row }, over(set.images[i], map), el("span", { className: said === set.labels[i] ? "" : "wrong" }, `${said}, ${percent(p)}`), Object.keys(frame.maps).length > 1 ? el("div", { className: "faint" }, row) : null);
       })));
     };
     slider.addEventListener("input", draw);

@@ -1,5 +1,6 @@
 """The callback that puts all that one would look at after a run into one file."""
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 SCRIPTS = ("charts.js", "report.js")
 MOST_BYTES = 6_000_000
 POINTS_AND_PICTURES = ((1000, 700, 20), (600, 300, 12), (300, 120, 6), (100, 0, 2))  # less and less, until it fits
+RESULT = r"test.*(?<!_low)(?<!_high)$"  # the interval is shown as such
 LARGEST_MAP = 112  # pixels a side of a mistake and its map
 
 
@@ -49,14 +51,20 @@ class RunReport(PictureCallback):
         self._tested: Tested | None = None
         self._mistakes: list[dict[str, Any]] = []
         self._seconds, self._since = 0.0, 0.0
-        self._ended = ""
+        self._ended, self._stage = "", "fit"
 
     def state_dict(self) -> dict[str, Any]:
         """The curves and the time so far, so that a resumed run's report begins at its start."""
         return {"history": self.history.state(), "seconds": self._seconds_so_far()}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember what is about to happen: testing loads a checkpoint, too, perhaps an early one of this run."""
+        self._stage = stage
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the resumed run's curves."""
+        """Go on from the resumed run's curves; a test keeps those of the training before it."""
+        if self._stage != "fit" and self.history.metrics:
+            return
         self.history.restore(state_dict["history"])
         self._seconds = float(state_dict["seconds"])
 
@@ -179,7 +187,7 @@ class RunReport(PictureCallback):
             "command": self.command,
             "curves": self.history.curves(),
             "best": self.history.best(monitor, mode),
-            "tested": {key: value for key, value in self.history.tested.items() if key.startswith("test")},
+            "tested": {key: self.history.tested[key] for key in self.history.tested if re.match(RESULT, key)},
             "layouts": material.layouts(directory, sprites, points),
             "saliency": material.saliency(directory, frames),
             "fits": material.fits(directory),
