@@ -63,7 +63,7 @@ function chart(parent, series, options = {}) {
     pen.lineWidth = 1;
     if (cursor != null) {
       vertical(cursor, []);
-      const near = series.filter((s) => s.points.length).map((s) => [s, s.points.reduce((a, b) => (Math.abs(b[0] - cursor) < Math.abs(a[0] - cursor) ? b : a))]);
+      const near = series.flatMap((s) => { const point = s.points.find((p) => p[0] === cursor); return point ? [[s, point]] : []; });
       text.textContent = `${options.x || "x"} ${short(cursor)}: ` + near.map(([s, p]) => `${s.name || "value"} ${short(p[1])}`).join(", ");
     }
     canvas.dataset.drawn = series.length;

@@ -175,7 +175,7 @@ class RunReport(PictureCallback):
     ) -> str:
         """The page, with at most so many points of a layout, pictures of a matrix and epochs of saliency."""
         directory = run_directory(trainer)
-        sprites = [place / "projector" for place in tensorboard_directories(trainer)]
+        sprites = [place / "projector" for place in (*tensorboard_directories(trainer), directory)]
         monitor, mode = monitored(trainer, self.history)
         data = {
             "title": self.title or type(pl_module).__name__,
