@@ -36,22 +36,25 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def layouts(directory: Path, sprites: Iterable[Path], most_points: int = 1000) -> list[dict[str, Any]]:
-    """The maps of ``figures/tsne`` and ``figures/test/tsne``: one a layer, with a frame an epoch."""
+def layouts(directory: Path, sprites: Iterable[Path], most_points: int = 1000) -> dict[str, Any]:
+    """``maps``, one a layer with a frame an epoch, and ``sheets`` of their pictures, which those of a split share."""
     figures, found = directory / "figures", []
     for folder in sorted(path for path in (figures / "tsne").rglob("*") if path.is_dir()):
         frames = epochs_in(folder)
         name = folder.relative_to(figures / "tsne").as_posix()
-        found.append(layout(name, "validation", frames, sprites, most_points))
+        found.append(layout(name, "validation", frames, most_points))
     for path in sorted((figures / "test" / "tsne").rglob("*.npz")):
         name = path.relative_to(figures / "test" / "tsne").with_suffix("").as_posix()
-        found.append(layout(f"{name}, tested", "test", [(-1, path)], sprites, most_points))
-    return [one for one in found if one is not None]
+        found.append(layout(f"{name}, tested", "test", [(-1, path)], most_points))
+    maps = [one for one in found if one is not None]
+    shared = {(one["held_out_name"], one["count"]): np.array(one.pop("kept")) for one in maps}
+    sheets = [thumbnails(sprites, split, n, keep) for (split, n), keep in shared.items()]
+    for one in maps:
+        one["sheet"] = list(shared).index((one["held_out_name"], one["count"]))
+    return {"maps": maps, "sheets": sheets}
 
 
-def layout(
-    name: str, held_out: str, frames: list[tuple[int, Path]], sprites: Iterable[Path], most_points: int
-) -> dict[str, Any] | None:
+def layout(name: str, held_out: str, frames: list[tuple[int, Path]], most_points: int) -> dict[str, Any] | None:
     """One layer's layouts; None where there is none to read."""
     arrays = [(epoch, content) for epoch, path in frames if (content := read(path)) is not None]
     arrays = [pair for pair in arrays if len(pair[1]["coordinates"]) == len(arrays[-1][1]["coordinates"])]
@@ -79,7 +82,8 @@ def layout(
             }
             for epoch, content in arrays
         ],
-        "pictures": thumbnails(sprites, held_out, n, keep),
+        "count": n,
+        "kept": keep.tolist(),
     }
 
 
@@ -111,7 +115,7 @@ def sheet_of(pictures: list[Tensor], quality: int = 80) -> dict[str, Any] | None
         return None
     columns = math.ceil(math.sqrt(len(pictures)))
     height, width = pictures[0].shape[1:]
-    return {"sheet": sheet(pictures, columns, quality), "columns": columns, "width": width, "height": height}
+    return {"sheet": sheet(pictures, columns, quality, effort=0), "columns": columns, "width": width, "height": height}
 
 
 def saliency(directory: Path, most: int = 20) -> list[dict[str, Any]]:

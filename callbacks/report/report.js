@@ -61,12 +61,13 @@ function startFits() {
 }
 
 async function startMap() {
-  if (!page.layouts.length) return;
+  const layouts = page.layouts.maps;
+  if (!layouts.length) return;
   show("map");
-  const sheets = await Promise.all(page.layouts.map((layout) => loaded(layout.pictures?.sheet)));
-  let [which, by, at, chosen] = [Math.max(0, page.layouts.findIndex((l) => l.name !== "pixels" && l.frames.length > 1)), 0, 0, 0];
+  const sheets = await Promise.all(page.layouts.sheets.map((sheet) => loaded(sheet?.sheet)));
+  let [which, by, at, chosen] = [Math.max(0, layouts.findIndex((l) => l.name !== "pixels" && l.frames.length > 1)), 0, 0, 0];
   const BY = ["label", "prediction", "split"];
-  const now = () => page.layouts[which];
+  const now = () => layouts[which];
   const frame = () => now().frames[at];
   let places = [];
   const draw = () => {
@@ -92,12 +93,13 @@ async function startMap() {
     say();
   };
   const say = () => {
-    const { classes, labels, held_out: held, held_out_name: other, pictures } = now();
+    const { classes, labels, held_out: held, held_out_name: other, sheet } = now();
+    const pictures = page.layouts.sheets[sheet];
     const wrong = labels.filter((l, i) => l !== frame().predictions[i]).length;
     $("map-count").textContent = `${wrong} of ${labels.length} taken for something else`;
     const [label, said] = [classes[labels[chosen]], classes[frame().predictions[chosen]]];
     $("map-text").textContent = `${label}, taken for ${said}${label === said ? "" : " (wrong)"}; ${held[chosen] ? other : "training"} image.`;
-    if (pictures) paint($("map-picture"), pictures, sheets[which], chosen);
+    if (pictures) paint($("map-picture"), pictures, sheets[sheet], chosen);
   };
   const key = () => {
     const entries = by === 2 ? [["training", "var(--second)"], [now().held_out_name, "var(--first)"]] : now().classes.map((name, k) => [name, now().colors[k]]);
@@ -111,7 +113,7 @@ async function startMap() {
     $("map-picture").getContext("2d").clearRect(0, 0, 140, 140);
     key(); draw();
   };
-  segmentedControl("map-layer", page.layouts.map((l) => l.name), (i) => { which = i; reset(); });
+  segmentedControl("map-layer", layouts.map((l) => l.name), (i) => { which = i; reset(); });
   $("map-layer").querySelectorAll("input")[which].checked = true;
   segmentedControl("map-color", BY, (i) => { by = i; key(); draw(); });
   $("map-slider").addEventListener("input", () => { at = Number($("map-slider").value); draw(); });
@@ -215,21 +217,22 @@ function startMistakes() {
 function startSaliency() {
   for (const set of page.saliency) {
     show("saliency");
-    const [word, strip] = [el("span", { className: "label" }), el("div", { className: "strip" })];
+    const [word, strips] = [el("span", { className: "label" }), el("div")];
     const slider = el("input", { type: "range", className: "saliency-slider", min: 0, max: set.frames.length - 1, value: set.frames.length - 1 });
     slider.setAttribute("aria-label", "epoch");
     const draw = () => {
       const frame = set.frames[slider.value];
       word.textContent = epochName(frame.epoch);
-      strip.replaceChildren(...Object.entries(frame.maps).flatMap(([row, maps]) => maps.map((map, i) => {
+      const several = Object.keys(frame.maps).length > 1;
+      strips.replaceChildren(...Object.entries(frame.maps).flatMap(([row, maps]) => [several ? el("p", { className: "faint" }, row) : null, el("div", { className: "strip" }, ...maps.map((map, i) => {
         const [said, p] = frame.said[i];
-        return el("div", { title: row }, over(set.images[i], map), el("span", { className: said === set.labels[i] ? "" : "wrong" }, `${said}, ${percent(p)}`), Object.keys(frame.maps).length > 1 ? el("div", { className: "faint" }, row) : null);
-      })));
+        return el("div", { title: row }, over(set.images[i], map), el("span", { className: said === set.labels[i] ? "" : "wrong" }, `${said}, ${percent(p)}`));
+      }))].filter(Boolean)));
     };
     slider.addEventListener("input", draw);
     const label = el("label", { className: "slider" }, word, slider);
     label.hidden = set.frames.length < 2;
-    $("saliency").append(label, strip);
+    $("saliency").append(label, strips);
     draw();
   }
 }

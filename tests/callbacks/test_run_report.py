@@ -149,7 +149,7 @@ def test_a_run_without_validation_test_or_classes_shows_what_there_is(tmp_path):
     loader = DataLoader([(torch.zeros(2), torch.zeros(2))], batch_size=1)
     trainer.fit(module, loader)
     page = data_of(report.path)
-    assert page["test"] is None and page["mistakes"] == page["layouts"] == page["saliency"] == []
+    assert page["test"] is None and page["mistakes"] == page["layouts"]["maps"] == page["saliency"] == []
     series = {one["stage"]: one["points"] for one in page["curves"][0]["series"]}
     assert [value for _, value in series["train"]] == pytest.approx([0.4, 0.3, 0.2])
 
