@@ -6,6 +6,7 @@ and biases, ``z`` (N, K, H', W') the output.
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -97,23 +98,14 @@ def as_columns(window: Tensor) -> Tensor:
 
 
 def conv_input_backward(dz: Tensor, cache: ConvCache) -> Tensor:
-    """``dx``: ``dz``, zeros between its places, correlated with the turned kernel (eq. 1.27)."""
-    x, w, stride, margin, _ = cache
-    height, width = x.shape[2:]
-    kh, kw = w.shape[2:]
-    if stride != (1, 1):
-        dz = spread(dz, stride)
-    turned = w.flip(2, 3).transpose(0, 1)  # (C, K, kh, kw)
-    dx = F.conv2d(dz, turned, padding=(kh - 1, kw - 1))  # of the padded image, but for what no patch covers
-    bottom, right = height + 2 * margin[0] - dx.shape[2], width + 2 * margin[1] - dx.shape[3]
-    if bottom or right:
-        dx = F.pad(dx, (0, right, 0, bottom))
-    return dx[..., margin[0] : margin[0] + height, margin[1] : margin[1] + width]  # (N, C, H, W)   eq. 1.27
-
-
-def spread(dz: Tensor, stride: Pair) -> Tensor:
-    """``dz`` with ``stride − 1`` zeros between its places."""
-    n, k, height, width = dz.shape
-    wide = dz.new_zeros(n, k, (height - 1) * stride[0] + 1, (width - 1) * stride[1] + 1)
-    wide[..., :: stride[0], :: stride[1]] = dz
-    return wide
+    """``dx``: ``dz`` correlated with the turned kernel, for each remainder of the stride apart (eq. 1.27)."""
+    x, w, (down, right), (top, left), _ = cache
+    n, c, height, width = x.shape
+    size = (n, c, height + 2 * top, width + 2 * left)
+    dx = torch.empty(size, dtype=dz.dtype, device=dz.device, memory_format=torch.channels_last).zero_()
+    for i in range(min(down, w.shape[2])):
+        for j in range(min(right, w.shape[3])):
+            turned = w[:, :, i::down, j::right].flip(2, 3).transpose(0, 1)  # (C, K, …)
+            part = F.conv2d(dz, turned, padding=(turned.shape[2] - 1, turned.shape[3] - 1))  # eq. 1.27
+            dx[:, :, i::down, j::right][:, :, : part.shape[2], : part.shape[3]] = part
+    return dx[:, :, top : top + height, left : left + width]  # (N, C, H, W)
