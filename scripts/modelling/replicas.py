@@ -131,6 +131,14 @@ def ablation_cam(case: Case) -> Tensor:
     return (drops.view(1, -1, 1, 1) * a).sum(1, keepdim=True).clamp(min=0)
 
 
+def linear_part(module: nn.Module, given: Tensor) -> Tensor:
+    """J · input; of elementwise activations, some of which cannot be differentiated twice, slope · input."""
+    if not isinstance(module, (nn.Hardsigmoid, nn.Hardswish, nn.ReLU6)):
+        return torch.autograd.functional.jvp(module, given, given)[1]
+    leaf = given.clone().requires_grad_()
+    return given * torch.autograd.grad(module(leaf).sum(), leaf)[0]
+
+
 def full_gradient_sums(case: Case) -> Tensor:
     """The input's part of the score, then that of the bias of each layer without parts, as it ran: (1 + layers,)."""
     runs: list[tuple[nn.Module, Tensor, Tensor]] = []
@@ -154,8 +162,7 @@ def full_gradient_sums(case: Case) -> Tensor:
     parts = [(h * gradient).sum()]
     for (module, given, output), g in zip(runs, others):
         if g is not None:
-            linear = torch.autograd.functional.jvp(module, given, given)[1]
-            parts.append(((output - linear) * g).sum())
+            parts.append(((output - linear_part(module, given)) * g).sum())
     for module in inplace:
         module.inplace = True
     return torch.stack(parts).detach()
