@@ -96,7 +96,7 @@ def load(args: argparse.Namespace) -> Inputs:
 
     loaded = load_named(args)
     if args.images:
-        return Inputs(loaded.model, *_stacked(args.images, loaded.read), loaded.class_names)
+        return Inputs(loaded.model, *stacked(args.images, loaded.read), loaded.class_names)
     checkpoint = checkpoint_of(args.model)
     if checkpoint is None and args.data is None:
         raise console.UserError(f"{args.model} needs image files: name some, or a folder")
@@ -208,7 +208,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _stacked(paths: Sequence[Path], read: Any) -> tuple["Tensor", list[str]]:
+def stacked(paths: Sequence[Path], read: Any) -> tuple["Tensor", list[str]]:
+    """Images of files and folders (N, C, H, W), and their names."""
     import torch
 
     files = image_files(paths)
