@@ -23,6 +23,7 @@ def network(seed, x, y):
             optimizer.zero_grad()
             F.cross_entropy(net(x[rows]), y[rows]).backward()
             optimizer.step()
+    optimizer.zero_grad()
     return net.eval()
 
 

@@ -35,14 +35,18 @@ def checkpoint(tmp_path_factory):
 
 def rows_of(printed):
     found = re.findall(r"^(\d)\s+(\d+)\s+([\d.]+)\s+([\d.]+)\s+([\d.e+-]+)  (.*)$", printed, re.MULTILINE)
-    return {int(k): (int(n), float(score), verdict) for k, n, score, _, _, verdict in found}
+    return {int(k): (int(n), float(score), float(other), float(p), verdict) for k, n, score, other, p, verdict in found}
 
 
-def test_a_loop_speaks_for_some_digits_and_not_for_others(checkpoint, capsys):
-    call(concept, "--model", checkpoint, "--samples", 100, "--concept", "loop")
+@pytest.mark.parametrize("name", concept.MADE)
+def test_the_table_says_what_the_test_finds_for_each_class(checkpoint, capsys, name):
+    call(concept, "--model", checkpoint, "--samples", 100, "--concept", name)
     rows = rows_of(capsys.readouterr().out)
-    assert set(rows) == set(range(10)) and sum(n for n, *_ in rows.values()) == 100
-    assert rows[0][1] + rows[8][1] > rows[1][1] + rows[7][1] + 0.5, rows
+    assert set(rows) == set(range(10)) and sum(row[0] for row in rows.values()) == 100
+    assert len({row[1] for row in rows.values()}) > 3
+    for _, score, other, p, verdict in rows.values():
+        expected = "no more than chance" if p >= 0.05 else "speaks for it" if score > other else "speaks against it"
+        assert verdict == expected
 
 
 def test_a_concept_of_a_folder(checkpoint, tmp_path, capsys):
