@@ -6,6 +6,7 @@ from callbacks.epoch_means import EpochMeans
 from callbacks.figures import tensorboard_command
 from callbacks.random_state import RandomState
 from callbacks.regression_plot import RegressionPlot
+from callbacks.report import RunReport
 from callbacks.run_progress import RunProgress
 from callbacks.saliency_snapshots import SaliencySnapshots
 from callbacks.test_report import TestReport
@@ -17,6 +18,7 @@ __all__ = [
     "RandomState",
     "RegressionPlot",
     "RunProgress",
+    "RunReport",
     "SaliencySnapshots",
     "TSNELogger",
     "TestReport",

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +60,13 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(partial, format="PNG")
 
 
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as ``.npz`` that is never half there; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]  # of any name
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file so that ``target`` is never half there; makes the folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +87,11 @@ def picture_name(tag: str, epoch: int | None) -> str:
     return tag if epoch is None else f"{tag}/epoch_{epoch:04d}"
 
 
+def picture_path(trainer: Trainer, tag: str, epoch: int | None) -> Path:
+    """Where the picture of this name lies: ``figures/<tag>.png``, or ``figures/<tag>/epoch_0007.png``."""
+    return run_directory(trainer) / "figures" / f"{picture_name(tag, epoch)}.png"
+
+
 def log_figure(trainer: Trainer, tag: str, figure: Figure, epoch: int | None = None) -> None:
     """Draw ``figure`` and log it as :func:`log_pixels` does, on the first rank alone."""
     if trainer.is_global_zero:
@@ -96,9 +108,8 @@ def log_pixels(trainer: Trainer, tag: str, pixels: np.ndarray, epoch: int | None
         epoch: for a picture that comes again: it is then ``figures/<tag>/epoch_0007.png``.
         step: TensorBoard's step.
     """
-    path = run_directory(trainer) / "figures" / f"{picture_name(tag, epoch)}.png"
     try:
-        write_image(path, pixels)
+        write_image(picture_path(trainer, tag, epoch), pixels)
     finally:
         for writer in tensorboard_writers(trainer):
             writer.add_image(tag, pixels, global_step=step, dataformats="HWC")

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from callbacks.figures import BLUE, GREY, ORANGE, PictureCallback, due, log_figure
+from callbacks.figures import BLUE, GREY, ORANGE, PictureCallback, due, log_figure, picture_path, write_arrays
 from callbacks.samples import fixed_samples, floating_dtype
 
 MAX_POINTS = 1000
@@ -64,6 +64,8 @@ class RegressionPlot(PictureCallback):
             curve = (x.cpu().numpy(), prediction.flatten().cpu().numpy())
             title = f"{type(pl_module).__name__}, " + ("as fitted" if epoch is None else f"epoch {epoch}")
             log_figure(trainer, tag, draw_regression(curve, points, title), epoch)
+            arrays = {"curve": np.stack(curve), **{f"points/{split}": np.stack(pair) for split, pair in points.items()}}
+            write_arrays(picture_path(trainer, tag, epoch).with_suffix(".npz"), arrays)
 
 
 def draw_regression(curve: Points, points: dict[str, Points], title: str) -> Figure:

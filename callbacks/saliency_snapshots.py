@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.figures import ORANGE, PictureCallback, displayable, due, log_figure
+from callbacks.figures import ORANGE, PictureCallback, displayable, due, log_figure, picture_path, write_arrays
 from callbacks.samples import check_classes, class_names, explained, fixed_samples
 from interpretability.attribution import METHODS, Attribution
 from interpretability.attribution.settings import as_pictured, draws_the_input_only, picture_options
@@ -20,6 +20,8 @@ from interpretability.layers import find_layer
 from interpretability.maps import Maps
 from interpretability.names import unknown
 from interpretability.outputs import logits_of
+
+MOST_KEPT = 64  # pixels a side of the maps that are kept beside a picture
 
 
 class SaliencySnapshots(PictureCallback):
@@ -132,6 +134,8 @@ class SaliencySnapshots(PictureCallback):
                 x.float().cpu().numpy(), y.cpu().numpy(), probabilities, rows, self._scales, names, title
             )
             log_figure(trainer, tag, figure, epoch)
+            arrays = kept_arrays(x.float().cpu(), y.cpu().numpy(), probabilities, rows, self._scales, names)
+            write_arrays(picture_path(trainer, tag, epoch).with_suffix(".npz"), arrays)
 
     def _images(self, trainer: Trainer, pl_module: LightningModule, split: str) -> tuple[Tensor, Tensor]:
         """The fixed images and labels: those given, else of ``split``, else of the training data."""
@@ -174,6 +178,34 @@ def one_map(attribution: Tensor) -> Tensor:
         return attribution.flatten(1)[:, None, :]
     strongest = attribution.abs().argmax(1, keepdim=True)
     return attribution.gather(1, strongest).squeeze(1)
+
+
+def kept_arrays(
+    x: Tensor,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    rows: dict[str, np.ndarray],
+    scales: dict[str, float],
+    names: list[str],
+) -> dict[str, np.ndarray]:
+    """What a picture shows, as small arrays: images (N, C, h, w) in [0, 1] and ``row/…`` (N, h, w) with its scale."""
+    images = [torch.from_numpy(np.atleast_3d(displayable(image))).permute(2, 0, 1) for image in x.numpy()]
+    kept = {
+        "images": shrunk(torch.stack(images).float()).numpy().astype(np.float16),
+        "labels": labels,
+        "probabilities": probabilities.astype(np.float32),
+        "names": np.array(names),
+    }
+    for name, maps in rows.items():
+        kept[f"row/{name}"] = shrunk(torch.from_numpy(maps)[:, None])[:, 0].numpy()
+        kept[f"scale/{name}"] = np.array(scales[name])
+    return kept
+
+
+def shrunk(images: Tensor, side: int = MOST_KEPT) -> Tensor:
+    """Images (N, C, H, W) of at most ``side`` pixels a side, by means of areas."""
+    size = [min(side, length) for length in images.shape[2:]]
+    return images if size == list(images.shape[2:]) else torch.nn.functional.interpolate(images, size, mode="area")
 
 
 def next_power_of_two(maps: np.ndarray, share: float = 0.995) -> float:

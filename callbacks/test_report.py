@@ -58,10 +58,11 @@ class TestReport(PictureCallback):
         self.n_worst, self.n_bins, self.n_examples = n_worst, n_bins, n_examples
         self._metrics: MetricCollection | None = None
         self._worst: dict[str, Tensor] = {}
+        self.latest: tuple[tuple[int, int], tuple[Tensor, Tensor, Tensor]] | None = None  # place; x, probabilities, y
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start empty."""
-        self._metrics, self._worst = None, {}
+        self._metrics, self._worst, self.latest = None, {}, None
 
     def on_test_batch_end(
         self,
@@ -83,9 +84,11 @@ class TestReport(PictureCallback):
                 self._metrics = self._make_metrics(probabilities.shape[1]).to(probabilities.device)
             self._metrics.update(probabilities, y)
             self._keep_worst(x.detach(), probabilities, y)
+            self.latest = (batch_idx, dataloader_idx), (x.detach(), probabilities, y)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the figures, draw the pictures."""
+        self.latest = None
         if self._metrics is None:
             return
         with self.harmless(trainer, pl_module):

@@ -35,6 +35,8 @@ MAY_IMPORT = {
         "PIL",
         "tqdm",
         "tensorboard",
+        "jinja2",
+        "yaml",
     },
 }
 EVERYONE = {"torch", "numpy"}

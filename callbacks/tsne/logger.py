@@ -201,8 +201,11 @@ class TSNELogger(PictureCallback):
             logger.log_metrics(scalars, step=step)
         directory = run_directory(trainer)
         try:
-            for place in tensorboard_directories(trainer):
+            places = tensorboard_directories(trainer)
+            for place in places:
                 self._add_to_projector(place, job)
+            if not places:  # a report shows them all the same
+                self._thumbnails(directory, job)
             copy_file(job.folder / "result.npz", directory / "figures" / f"{picture_name(tag, epoch)}.npz")
         finally:
             with Image.open(job.folder / "figure.png") as picture:
@@ -210,11 +213,8 @@ class TSNELogger(PictureCallback):
 
     def _add_to_projector(self, directory: Path, job: Job) -> None:
         assert self._samples is not None
-        x, _, held_out = self._samples
-        other = job.options["held_out_name"]
-        sprite = f"projector/{other}_{len(x)}_thumbnails.png"
-        if directory / sprite not in self._sprites:
-            self._sprites[directory / sprite] = write_sprite(directory / sprite, x)
+        held_out, other = self._samples[2], job.options["held_out_name"]
+        sprite = self._thumbnails(directory, job)
         with np.load(job.folder / "result.npz") as result:
             labels, predictions = result["labels"], result["predictions"]
         names = job.options["class_names"]
@@ -226,6 +226,15 @@ class TSNELogger(PictureCallback):
         }
         name = picture_name(job.context["tag"], job.context["epoch"])
         add_entry(directory, name, job.folder / "tensors.tsv", columns, sprite, self._sprites[directory / sprite])
+
+    def _thumbnails(self, directory: Path, job: Job) -> str:
+        """The sheet of the images' thumbnails below ``directory``, written once."""
+        assert self._samples is not None
+        x = self._samples[0]
+        sprite = f"projector/{job.options['held_out_name']}_{len(x)}_thumbnails.png"
+        if directory / sprite not in self._sprites:
+            self._sprites[directory / sprite] = write_sprite(directory / sprite, x)
+        return sprite
 
     def _animate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make a GIF of each layer's layouts over the epochs, those of a resumed run's first part too."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import jinja2
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -21,10 +20,11 @@ from interpretability.page.cache import PictureCache
 from interpretability.page.detectors import STEPS, Detectors
 from interpretability.page.encoding import picture
 from interpretability.page.layer_data import flows, layer_entry, read_layers
+from interpretability.page.rendering import render_page
 from interpretability.page.saliency import saliency_maps
 
 HERE = Path(__file__).parent
-SCRIPTS = ("data.js", "state.js", "stage.js", "panels.js", "flow.js", "page.js")
+SCRIPTS = ("state.js", "stage.js", "panels.js", "flow.js", "page.js")
 LIKELIEST = 5
 COLOR_EPSILON, GREY_EPSILON = 2 / 255, 0.15  # a digit's strokes stand more change before one sees it
 ATTACK_STEPS = 20
@@ -130,11 +130,7 @@ def build_page(
 
 def render(data: dict[str, object]) -> str:
     """The template with styles, scripts and data in it; text in ``data`` is escaped whatever it holds."""
-    loader = jinja2.FileSystemLoader(HERE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    style = (HERE / "page.css").read_text(encoding="utf-8")
-    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    return environment.get_template("page.html").render(data=data, style=style, script=script)
+    return render_page(HERE / "page.html", data, [HERE / name for name in SCRIPTS])
 
 
 def offered_classes(logits: Tensor, wanted: Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ Arrange = Callable[[Tensor], Tensor]
 STEPS, SAMPLES = 4, 3
 
 
-@dataclass
+@dataclass(eq=False)
 class Case:
     """What is explained: a model, its image, one class, a layer and how it lies.
 
@@ -112,21 +112,31 @@ def eigen_cam(case: Case) -> Tensor:
 
 
 def ablation_cam(case: Case) -> Tensor:
-    """The maps, weighted by the loss of score without each."""
+    """The maps, weighted by the loss of score without each; a few at a time, in the rows of a batch."""
     module = case.model.get_submodule(f"model.{case.narrow}")
-    a, drops = case.arrange(case.at_layer(case.x, case.narrow)[0]), []
-    for channel in range(a.shape[1]):
+    a, scores = case.arrange(case.at_layer(case.x, case.narrow)[0]), []
+    for channels in torch.arange(a.shape[1]).split(16):
 
-        def without(module: nn.Module, args: tuple, output: Tensor, channel: int = channel) -> Tensor:
+        def without(module: nn.Module, args: tuple, output: Tensor, channels: Tensor = channels) -> Tensor:
             output = output.clone()
-            case.arrange(output)[:, channel] = 0  # a view of it
+            case.arrange(output)[torch.arange(len(channels)), channels] = 0  # a view of it
             return output
 
+        hook = module.register_forward_hook(without)
         with torch.no_grad():
-            whole, hook = case.score(case.x), module.register_forward_hook(without)
-            drops.append(whole - case.score(case.x))
+            scores.append(case.score(case.x.expand(len(channels), -1, -1, -1)))
         hook.remove()
-    return (torch.stack(drops).view(1, -1, 1, 1) * a).sum(1, keepdim=True).clamp(min=0)
+    with torch.no_grad():
+        drops = case.score(case.x) - torch.cat(scores)
+    return (drops.view(1, -1, 1, 1) * a).sum(1, keepdim=True).clamp(min=0)
+
+
+def linear_part(module: nn.Module, given: Tensor) -> Tensor:
+    """J · input; of elementwise activations, some of which cannot be differentiated twice, slope · input."""
+    if not isinstance(module, (nn.Hardsigmoid, nn.Hardswish, nn.ReLU6)):
+        return torch.autograd.functional.jvp(module, given, given)[1]
+    leaf = given.clone().requires_grad_()
+    return given * torch.autograd.grad(module(leaf).sum(), leaf)[0]
 
 
 def full_gradient_sums(case: Case) -> Tensor:
@@ -152,8 +162,7 @@ def full_gradient_sums(case: Case) -> Tensor:
     parts = [(h * gradient).sum()]
     for (module, given, output), g in zip(runs, others):
         if g is not None:
-            linear = torch.autograd.functional.jvp(module, given, given)[1]
-            parts.append(((output - linear) * g).sum())
+            parts.append(((output - linear_part(module, given)) * g).sum())
     for module in inplace:
         module.inplace = True
     return torch.stack(parts).detach()

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import callbacks  # noqa: F401  (names that a configuration may use without their package)
 import datamodules  # noqa: F401
 import lit_models  # noqa: F401
-from callbacks import EpochMeans, RandomState, RunProgress
+from callbacks import EpochMeans, RandomState, RunProgress, RunReport
 from console import UserError, called, shorten
 from interpretability.whole_files import whole_file
 from training.arguments import CONFIGS, Arguments
@@ -229,7 +229,9 @@ class BacklitCLI(LightningCLI):
             kwargs["logger"] = self._loggers(self.folder)
         kwargs["default_root_dir"] = self.folder  # where things go that are written without a logger
         checkpoints = self.folder / "checkpoints"
-        ours: list[Callback] = [RandomState(), EpochMeans(), StopWhenAsked(checkpoints / "last.ckpt")]
+        again = f"{called('train')} --config {self.folder / 'config.yaml'}"
+        report = RunReport(title=self.arguments.experiment, command=again)
+        ours: list[Callback] = [RandomState(), EpochMeans(), report, StopWhenAsked(checkpoints / "last.ckpt")]
         if settings["enable_progress_bar"] is not False:
             ours.append(RunProgress())
         if not settings["fast_dev_run"] and settings["enable_checkpointing"] is not False:

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from callbacks import tensorboard_command
+from callbacks import RunReport, tensorboard_command
 from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, called, shorten
 from training.arguments import Arguments, config_beside
 from training.cli import BacklitCLI, from_yaml, settings_in
@@ -109,6 +109,7 @@ def train(arguments: Arguments, started: float) -> int | None:
         print(results_table(metrics))
         print(f"trained {fit_seconds:.1f} s, in all {time.monotonic() - started:.1f} s")
         print(f"run {cli.folder}")
+        tell_report(cli)
         print(f"watch: {tensorboard_command(cli.folder.parents[1])}")
     return None
 
@@ -122,6 +123,13 @@ def fit_and_test(cli: BacklitCLI) -> tuple[dict[str, float], float]:
         seconds = time.monotonic() - start
         metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
         return metrics | run_test_stage(cli, best_checkpoint(cli)), seconds
+
+
+def tell_report(cli: BacklitCLI) -> None:
+    """Where the report lies, if one was written."""
+    for callback in cli.trainer.callbacks:
+        if isinstance(callback, RunReport) and callback.path is not None:
+            print(f"report {callback.path}")
 
 
 def tell_what_changed(cli: BacklitCLI) -> None:
@@ -176,6 +184,7 @@ def interrupted(cli: BacklitCLI, stop: BaseException) -> int:
     cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__context__
     if not isinstance(cause, KeyboardInterrupt):
         raise stop
+    tell_report(cli)
     if cli.folder and cli.trainer.is_global_zero and (cli.folder / "checkpoints" / "last.ckpt").is_file():
         print(f"stopped at step {cli.trainer.global_step}; to go on: {called('train')} --resume {cli.folder}")
     terminated = isinstance(cause, Interrupted) and cause.signum == signal.SIGTERM
