@@ -172,18 +172,6 @@ MISTAKES = [
         (f"{TINY} --steps 1 --attack bim", f"{TINY} --steps 1 --attack pgd"),
     ),
     *_of(
-        "explain counterfactual",
-        (f"{TINY} --steps 0", f"{TINY} --steps 1"),
-        (f"{TINY} --steps 1 --confidence 1", f"{TINY} --steps 1 --confidence 0.9"),
-        (f"{TINY} --steps 1 --target eleven", f"{TINY} --steps 1 --target 1"),
-    ),
-    *_of(
-        "explain concept",
-        (f"{TINY} --sets 2", f"{TINY} --sets 3"),
-        (f"{TINY} --sets 3 --concept absent", f"{TINY} --sets 3 --concept slant"),
-        (f"{TINY} --sets 3 --concept empty", f"{TINY} --sets 3 --concept slant"),
-    ),
-    *_of(
         "explain page",
         (f"{TINY} --steps 1 --pictured 1 --groups 0", f"{TINY} --steps 1 --pictured 1 --groups 1"),
         (f"{TINY} --steps 1 --pictured 51", f"{TINY} --steps 1 --pictured 1 --groups 1"),
