@@ -8,6 +8,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from callbacks.figures import BLUE, GREY, ORANGE, displayable
+from callbacks.training_examples import Examples
 
 MAX_ANNOTATED = 20  # classes: more, and numbers in the cells can no longer be read
 MAX_TICKS = 40
@@ -91,12 +92,22 @@ def draw_calibration(confidences: np.ndarray, hits: np.ndarray, n_bins: int, err
     return figure
 
 
-def draw_mistakes(images: np.ndarray, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> Figure:
-    """Each mistake (N, C, H, W) with its three most probable classes, the true one always among them."""
+def draw_mistakes(
+    images: np.ndarray,
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    names: list[str],
+    examples: Examples | None = None,
+) -> Figure:
+    """Each mistake (N, C, H, W) with its three most probable classes, the true one always among them.
+
+    Under it stand the training images most like it, and those that spoke most for what is said of it.
+    """
     columns = min(len(images), 5)
     rows = math.ceil(len(images) / columns)
     margin = 0.15 + 0.085 * min(max(map(len, names)), MAX_NAME)  # inches, for the names beside the bars
-    cell_width, cell_height = margin + PICTURE + 0.15, PICTURE + BARS + 0.3
+    below = 0.0 if examples is None else 2 * thumbnail(examples) + 0.5
+    cell_width, cell_height = margin + PICTURE + 0.15, PICTURE + BARS + 0.3 + below
     width, height = max(columns * cell_width, 4.6), rows * cell_height + 0.4  # the title needs 4.6
     figure = Figure(figsize=(width, height))
     figure.text(
@@ -110,7 +121,36 @@ def draw_mistakes(images: np.ndarray, probabilities: np.ndarray, targets: np.nda
         picture.set_axis_off()
         bars = add_axes(figure, left, top - PICTURE - 0.06 - BARS, PICTURE, BARS)
         draw_probabilities(bars, p, int(target), names)
+        if examples is not None:
+            draw_examples(figure, left, top - PICTURE - 0.06 - BARS, examples, index, names)
     return figure
+
+
+def thumbnail(examples: Examples) -> float:
+    """The side of a training image, in inches."""
+    return PICTURE / max(examples.similar.shape[1], 3)
+
+
+def draw_examples(figure: Figure, left: float, top: float, examples: Examples, index: int, names: list[str]) -> None:
+    """Two rows of training images, each with its class: those like mistake ``index``, those that spoke for it."""
+    side, (across, up) = thumbnail(examples), figure.get_size_inches()
+    rows = (("like it", examples.similar, examples.similar_labels),)
+    rows += (("for it", examples.influential, examples.influential_labels),)
+    for row, (what, images, labels) in enumerate(rows):
+        bottom = top - (row + 1) * (side + 0.22)
+        figure.text(
+            (left - 0.03) / across,
+            (bottom + side / 2) / up,
+            what.replace(" ", "\n"),
+            fontsize=6,
+            ha="right",
+            va="center",
+        )
+        for column, (image, label) in enumerate(zip(images[index].float().numpy(), labels[index].tolist())):
+            axes = add_axes(figure, left + column * side, bottom, side * 0.94, side * 0.94)
+            axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
+            axes.set_axis_off()
+            axes.set_title(names[label][:8], fontsize=6, pad=1, parse_math=False)
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

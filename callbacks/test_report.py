@@ -20,6 +20,7 @@ from torchmetrics.utilities import dim_zero_cat
 from callbacks.figures import PictureCallback, log_figure
 from callbacks.report_drawing import draw_calibration, draw_confusion, draw_mistakes, draw_per_class
 from callbacks.samples import check_classes, class_names, classify, unpack
+from callbacks.training_examples import Examples, training_examples
 from interpretability.outputs import logits_of
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -42,15 +43,19 @@ class TestReport(PictureCallback):
     Args:
         n_worst: how many mistakes to show, those that gave the true class the least probability first.
         n_bins: bins of the calibration error (eq. 10.8).
+        n_examples: how many training images stand beside each mistake, of those most like it (eq. 12.4) and as many of
+            those that moved the module most towards what it says (eq. 12.5); 0 for none. Needs logits from ``forward``.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    def __init__(self, n_worst: int = 20, n_bins: int = 15) -> None:
+    def __init__(self, n_worst: int = 20, n_bins: int = 15, n_examples: int = 0) -> None:
         super().__init__()
         if n_worst < 0 or n_bins < 1:
             raise ValueError(f"n_worst must be at least 0 and n_bins at least 1, not {n_worst} and {n_bins}")
-        self.n_worst, self.n_bins = n_worst, n_bins
+        if n_examples < 0:
+            raise ValueError(f"n_examples must be at least 0, not {n_examples}")
+        self.n_worst, self.n_bins, self.n_examples = n_worst, n_bins, n_examples
         self._metrics: MetricCollection | None = None
         self._worst: dict[str, Tensor] = {}
         self.latest: tuple[tuple[int, int], tuple[Tensor, Tensor, Tensor]] | None = None  # place; x, probabilities, y
@@ -95,7 +100,8 @@ class TestReport(PictureCallback):
             names = class_names(trainer, len(metrics["precision"]))
             self._log_metrics(trainer, pl_module, metrics, names)
             interval = wilson_interval(float(metrics["confusion"].trace()), int(metrics["confusion"].sum()))
-            self._draw(trainer, metrics, confidences, hits, worst, names, interval)
+            examples = self._find_examples(trainer, pl_module, worst)
+            self._draw(trainer, metrics, confidences, hits, worst, names, interval, examples)
 
     def _make_metrics(self, n_classes: int) -> MetricCollection:
         return MetricCollection(
@@ -126,6 +132,11 @@ class TestReport(PictureCallback):
         joined = {key: torch.cat([worst[key].cpu() for worst in everyone]) for key in self._worst}
         return worst_first(joined, self.n_worst)
 
+    def _find_examples(self, trainer: Trainer, pl_module: LightningModule, worst: dict[str, Tensor]) -> Examples | None:
+        if not self.n_examples or not worst or not len(worst["target"]) or not trainer.is_global_zero:
+            return None
+        return training_examples(trainer, pl_module, worst["image"], worst["probabilities"].argmax(1), self.n_examples)
+
     def _log_metrics(
         self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, Tensor], names: list[str]
     ) -> None:
@@ -151,6 +162,7 @@ class TestReport(PictureCallback):
         worst: dict[str, Tensor],
         names: list[str],
         interval: tuple[float, float],
+        examples: Examples | None,
     ) -> None:
         """The four pictures."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -164,7 +176,7 @@ class TestReport(PictureCallback):
         log_figure(trainer, "test/calibration", draw_calibration(confidences.numpy(), hits.numpy(), self.n_bins, error))
         if len(worst["target"]):
             images = worst["image"].float().numpy()
-            picture = draw_mistakes(images, worst["probabilities"].numpy(), worst["target"].numpy(), names)
+            picture = draw_mistakes(images, worst["probabilities"].numpy(), worst["target"].numpy(), names, examples)
             log_figure(trainer, "test/worst_mistakes", picture)
 
 

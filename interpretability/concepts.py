@@ -3,15 +3,17 @@
 Kim et al. 2018, "Interpretability beyond feature attribution: quantitative testing with concept activation vectors".
 """
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind_from_stats
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from interpretability.attribution.base import check_input
+from interpretability.devices import on_models_device
 from interpretability.gradients import gradient_at
 from interpretability.layers import check_rows, evaluating, forward_to
 from interpretability.targets import Target
@@ -34,6 +36,7 @@ class ConceptTest:
     p_value: float
 
 
+@on_models_device
 def concept_vector(model: nn.Module, layer: str, positives: Tensor, negatives: Tensor) -> Tensor:
     """The unit normal of the hyperplane in ``layer`` between ``positives`` and ``negatives``, towards the former.
 
@@ -57,6 +60,7 @@ def concept_vector(model: nn.Module, layer: str, positives: Tensor, negatives: T
     return (normal / normal.norm()).view(sides[0].shape[1:]).to(sides[0])
 
 
+@on_models_device
 def concept_sensitivity(model: nn.Module, layer: str, x: Tensor, target: Target, vector: Tensor) -> Tensor:
     """How much the score rises in the direction of a concept: (N,)   eq. 12.2."""
     check_input(x)
@@ -95,10 +99,16 @@ def concept_test(
 
     found = [share(some, others) for some, others in zip(positives.tensor_split(len(negatives)), negatives)]
     random = [share(some, others) for some, others in zip(negatives, [*negatives[1:], negatives[0]])]
-    means = sum(found) / len(found), sum(random) / len(random)
-    if len({*found}) == 1 and len({*random}) == 1:  # no spread, of which the test knows nothing
-        return ConceptTest(*means, 1.0 if found[0] == random[0] else 0.0)
-    return ConceptTest(*means, float(ttest_ind(found, random, equal_var=False).pvalue))
+    (mean, spread), (random_mean, random_spread) = map(_mean_and_spread, (found, random))
+    if not spread and not random_spread:  # of which the test knows nothing
+        return ConceptTest(mean, random_mean, 1.0 if mean == random_mean else 0.0)
+    count = len(negatives)
+    test = ttest_ind_from_stats(mean, spread, count, random_mean, random_spread, count, equal_var=False)
+    return ConceptTest(mean, random_mean, float(test.pvalue))
+
+
+def _mean_and_spread(shares: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(shares), statistics.stdev(shares)
 
 
 def _outputs(model: nn.Module, layer: str, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from interpretability.attribution.base import check_input
 from interpretability.attribution.batches import at_least
+from interpretability.devices import device_of, on_models_device
 from interpretability.layers import evaluating, forward_to
 
 Loader = Iterable[tuple[Tensor, Tensor]]
@@ -22,6 +23,7 @@ class Found(NamedTuple):
     values: Tensor
 
 
+@on_models_device
 def similar_training_images(model: nn.Module, layer: str, x: Tensor, loader: Loader, k: int = 5) -> Found:
     """The ``k`` images of ``loader`` most like each of ``x`` by the cosine of a layer's outputs   eq. 12.4.
 
@@ -62,6 +64,8 @@ def influential_training_images(
 
 def _influences(model: nn.Module, rate: float, x: Tensor, target: Tensor, loader: Loader) -> list[Tensor]:
     """For each batch of the loader rate · ∇ℓ(training image) · ∇ℓ(sample): (N, rows)."""
+    device = device_of(model)
+    origin, x, target = x.device, x.to(device), target.to(device)
     with evaluating(model):
         values = {name: value.detach() for name, value in model.named_parameters()}
 
@@ -81,7 +85,7 @@ def _influences(model: nn.Module, rate: float, x: Tensor, target: Tensor, loader
             for images, labels in loader:
                 images, labels = images.to(x), labels.to(x.device)
                 rows = [jvp(lambda p: losses(p, images, labels), (values,), (d,))[1] for d in directions]  # noqa: B023
-                found.append(rate * torch.stack(rows))
+                found.append((rate * torch.stack(rows)).to(origin))
     return found
 
 

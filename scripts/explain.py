@@ -9,13 +9,15 @@ SUBCOMMANDS = {
     "evaluate": "how far such maps can be trusted: faithfulness, sensitivity, randomisation",
     "features": "what a layer's channels have learned to see: feature visualisation, building blocks",
     "attack": "adversarial images: the smallest change that makes the model wrong",
+    "counterfactual": "what would have to be different in an image for another decision",
+    "concept": "whether a concept, such as a loop or what a folder's photos share, speaks for a class",
     "page": "all of it for an image or a few, on one page to click through",
 }
 
 
 def usage() -> str:
     """The page that ``--help`` shows."""
-    commands = "\n".join(f"  {name:<10}{text}" for name, text in SUBCOMMANDS.items())
+    commands = "\n".join(f"  {name:<16}{text}" for name, text in SUBCOMMANDS.items())
     called = console.called("explain")
     return f"usage: {called} SUBCOMMAND …\n\n{commands}\n\n{called} SUBCOMMAND --help shows its options.\n"
 

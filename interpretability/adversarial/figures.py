@@ -46,6 +46,29 @@ def draw_attacks(
     return figure
 
 
+def draw_counterfactuals(images: Tensor, changed: Tensor, before: Sequence[str], after: Sequence[str]) -> Figure:
+    """One row per image: original, what would have to be added (red) and taken away (blue), and the result.
+
+    ``images`` and ``changed`` are (N, C, H, W) in [0, 1]; ``before`` and ``after`` say what each is taken for.
+    """
+    images, changed = images.detach().cpu(), changed.detach().cpu()
+    panel = PANEL_INCHES * images.shape[2] / images.shape[3]
+    size = (PANEL_INCHES * 3, (panel + 0.48) * len(images) + 0.15)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.0, wspace=0.0)
+    figure = Figure(figsize=size, dpi=110, layout=layout)
+    for n, (left, middle, right) in enumerate(figure.subplots(len(images), 3, squeeze=False)):
+        change = (changed[n] - images[n]).mean(dim=0)
+        largest = float(change.abs().max()) or 1.0
+        show_image(left, images[n])
+        left.set_title(before[n], fontsize=9, parse_math=False)
+        middle.imshow(change.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
+        middle.set_axis_off()
+        middle.set_title("what would have\nto be different", fontsize=9)
+        show_image(right, changed[n])
+        right.set_title(after[n], fontsize=9, parse_math=False)
+    return figure
+
+
 def show_noise(axes: Axes, noise: Tensor) -> None:
     """A change (C, H, W) amplified to fill the range around grey, with the factor as its title."""
     largest = float(noise.abs().max())

@@ -13,6 +13,7 @@ from interpretability.adversarial import pgd, quantize
 from interpretability.attribution.base import check_input
 from interpretability.choice import choose_layers
 from interpretability.devices import on_models_device
+from interpretability.examples import influential_training_images, similar_training_images
 from interpretability.layers import evaluating, find_layer
 from interpretability.maps import Maps
 from interpretability.page.cache import PictureCache
@@ -27,6 +28,7 @@ SCRIPTS = ("state.js", "stage.js", "panels.js", "flow.js", "page.js")
 LIKELIEST = 5
 COLOR_EPSILON, GREY_EPSILON = 2 / 255, 0.15  # a digit's strokes stand more change before one sees it
 ATTACK_STEPS = 20
+EXAMPLES, TRAINING_ROWS = 6, 100
 LARGEST_SIDE = 1024
 
 
@@ -46,6 +48,8 @@ class PageOptions:
         twin: the class the twin is to be taken for; None for any but the right one.
         progress: whether bars are drawn.
         maps: how to read layers as maps, where the model does not tell.
+        training: training images (M, C, H, W) and their classes (M,), of which the page shows those that speak for
+            the decision; None where they are not known.
     """
 
     layers: Sequence[str] = ()
@@ -58,6 +62,7 @@ class PageOptions:
     twin: int | None = None
     progress: bool = False
     maps: Maps = None
+    training: tuple[Tensor, Tensor] | None = None
 
 
 @on_models_device
@@ -117,6 +122,8 @@ def build_page(
         ],
         "methods": saliency_maps(model, both, classes, layers[-1], cache, options.progress, options.maps),
         "detail": layers[-1],
+        "candidates": 0 if options.training is None else len(options.training[1]),
+        "examples": examples(model, x, classes[:1], layers[-1], names, options.training),
     }
     return render(data)
 
@@ -137,6 +144,33 @@ def offered_classes(logits: Tensor, wanted: Sequence[int]) -> list[int]:
             raise ValueError(f"class {k} is out of range: the model has {outputs} outputs (0 … {outputs - 1})")
     likeliest = logits[0].argsort(descending=True)[: min(LIKELIEST, outputs)].tolist()
     return list(dict.fromkeys([*wanted, *logits.argmax(1).tolist(), *likeliest]))
+
+
+def examples(
+    model: nn.Module,
+    x: Tensor,
+    target: Sequence[int],
+    layer: str,
+    names: Sequence[str],
+    training: tuple[Tensor, Tensor] | None,
+) -> list[dict[str, object]]:
+    """Training images most like ``x`` in ``layer``, and those whose steps spoke most for ``target``; none of none."""
+    if training is None:
+        return []
+    loader = list(zip(*(part.split(TRAINING_ROWS) for part in training)))
+    asked = torch.tensor(target, device=x.device)
+    found = {
+        "Most like it": similar_training_images(model, layer, x, loader, EXAMPLES),
+        f"Speak most for {names[target[0]]}": influential_training_images([(model, 1.0)], x, asked, loader, EXAMPLES),
+    }
+    return [
+        {"title": title, "images": [_example(training, int(n), names) for n in best.indices[0]]}
+        for title, best in found.items()
+    ]
+
+
+def _example(training: tuple[Tensor, Tensor], n: int, names: Sequence[str]) -> dict[str, str]:
+    return {"picture": picture(training[0][n]), "name": names[int(training[1][n])]}
 
 
 def _twin(model: nn.Module, x: Tensor, predicted: int, options: PageOptions) -> tuple[Tensor, float]:

@@ -96,7 +96,7 @@ def load(args: argparse.Namespace) -> Inputs:
 
     loaded = load_named(args)
     if args.images:
-        return Inputs(loaded.model, *_stacked(args.images, loaded.read), loaded.class_names)
+        return Inputs(loaded.model, *stacked(args.images, loaded.read), loaded.class_names)
     checkpoint = checkpoint_of(args.model)
     if checkpoint is None and args.data is None:
         raise console.UserError(f"{args.model} needs image files: name some, or a folder")
@@ -171,6 +171,31 @@ def samples(args: argparse.Namespace) -> tuple["Tensor", list[str], "Tensor"]:
     return x, [f"{args.data}-{args.split}-{n}-is-{int(label)}" for n, label in enumerate(t)], t
 
 
+def training_images(args: argparse.Namespace, n: int) -> "tuple[Tensor, Tensor] | None":
+    """``n`` training images and their classes, of --data or of a run's own data; None where those are not known."""
+    from interpretability.loading import checkpoint_of
+
+    checkpoint = checkpoint_of(args.model)
+    if args.data is None and checkpoint is None:
+        return None
+    chosen = argparse.Namespace(data=args.data, data_dir=args.data_dir)
+    choose_data(chosen, checkpoint)
+    from datamodules import DigitsDataModule, MNISTDataModule
+
+    if chosen.data == "mnist" and not raw_there(chosen.data_dir):
+        return None
+    data = DigitsDataModule() if chosen.data == "digits" else MNISTDataModule(data_dir=chosen.data_dir)
+    x, t = data.probe_batch("train", n)
+    return x, t
+
+
+def raw_there(folder: Path) -> bool:
+    """Whether MNIST is in the folder; nothing is downloaded for this."""
+    from datamodules.mnist_files import raw_folder
+
+    return raw_folder(folder).is_dir()
+
+
 def spatial_layers(model: "nn.Module", x: "Tensor", n: int, maps: "Maps" = None) -> list[str]:
     """At most ``n`` layers to look into, early to late; none where the model has no layer with places."""
     from interpretability.choice import choose_layers
@@ -208,7 +233,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _stacked(paths: Sequence[Path], read: Any) -> tuple["Tensor", list[str]]:
+def stacked(paths: Sequence[Path], read: Any) -> tuple["Tensor", list[str]]:
+    """Images of files and folders (N, C, H, W), and their names."""
     import torch
 
     files = image_files(paths)

@@ -6,6 +6,8 @@ from pathlib import Path
 import console
 from explaining import inputs
 
+CANDIDATES = 500  # training images, of which those are shown that speak for the decision
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this subcommand."""
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         twin=given.targets([args.twin])[0] if args.twin else None,
         progress=True,
         maps=args.maps,
+        training=inputs.training_images(args, CANDIDATES),
     )
     cache = PictureCache(args.cache)
     model_name = called(args.model)

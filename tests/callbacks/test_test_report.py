@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from callback_stand_ins import Classifier, OtherLogger, blobs, quiet_trainer
 from callbacks import TestReport
 from callbacks.report_drawing import draw_confusion, draw_mistakes, draw_per_class
 from callbacks.test_report import wilson_interval
+from callbacks.training_examples import Examples, run_checkpoints, training_examples
 
 N = 90
 PICTURES = {"confusion_matrix", "per_class", "calibration", "worst_mistakes"}
@@ -161,6 +163,57 @@ def test_the_true_class_is_always_among_the_bars():
     bars = figure.axes[1]
     assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "b", "d"]
     assert [round(bar.get_width(), 3) for bar in bars.patches] == [0.5, 0.3, 0.05]
+
+
+def test_training_images_stand_beside_the_worst_mistakes(tmp_path):
+    """A mislabelled copy of a tested image, planted among the training images, is like it; influence by autograd."""
+    data, training = blobs(N), blobs(60)
+    module = Classifier()
+    with torch.no_grad():
+        said = module.eval()(data.tensors[0]).argmax(1)
+    wrong = (said != data.tensors[1]).nonzero().flatten()[0]
+    training.tensors[0][5], training.tensors[1][5] = data.tensors[0][wrong], said[wrong]
+    x = data.tensors[0][wrong : wrong + 1]
+    trainer = quiet_trainer(tmp_path, TestReport(n_worst=3, n_examples=2), max_epochs=1)
+    trainer.fit(module, DataLoader(training, batch_size=16), DataLoader(data, batch_size=16))
+    found = training_examples(trainer, module, x, said[wrong : wrong + 1], 2)
+    assert found.similar.shape == (1, 2, *x.shape[1:])
+    torch.testing.assert_close(found.similar[0, 0], x[0])
+
+    def gradient(image, label):
+        loss = torch.nn.functional.cross_entropy(module.eval()(image[None]), label[None])
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(module.parameters()))])
+
+    own = gradient(x[0], said[wrong])
+    products = torch.stack([gradient(image, label) @ own for image, label in zip(*training.tensors)])
+    torch.testing.assert_close(found.influential[0], training.tensors[0][products.topk(2).indices])
+    trainer.test(module, DataLoader(data, batch_size=16), verbose=False)
+    assert len(list(tmp_path.rglob("worst_mistakes.png"))) == 1
+    assert all(parameter.grad is None or not parameter.grad.isnan().any() for parameter in module.parameters())
+
+
+def test_influence_is_asked_of_the_checkpoints_of_the_run(tmp_path):
+    module, data = Classifier(), DataLoader(blobs(20), batch_size=10)
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, data)
+    assert [(m is module, rate) for m, rate in run_checkpoints(trainer, module)] == [(True, 1.0)]
+    trainer.save_checkpoint(tmp_path / "kept" / "last.ckpt")
+    callback = SimpleNamespace(dirpath=tmp_path / "kept")
+    weight = module.head.weight.detach().clone()
+    torch.nn.init.zeros_(module.head.weight)
+    ((found, rate),) = run_checkpoints(SimpleNamespace(checkpoint_callback=callback), module)
+    torch.testing.assert_close(found.head.weight, weight)
+    assert found is not module and rate == trainer.optimizers[0].param_groups[0]["lr"] and not module.head.weight.any()
+
+
+def test_examples_are_drawn_under_their_mistake():
+    images, p = np.zeros((2, 1, 5, 4)), np.array([[0.6, 0.4], [0.3, 0.7]])
+    shown = torch.arange(2 * 3 * 20).view(2, 3, 1, 5, 4) / 120
+    found = Examples(shown, torch.ones(2, 3).long(), 1 - shown, torch.zeros(2, 3).long())
+    figure = draw_mistakes(images, p, np.array([1, 0]), ["a", "b"], found)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles.count("b") == titles.count("a") == 6
+    np.testing.assert_allclose(figure.axes[2].images[0].get_array(), shown[0, 0, 0].numpy())
 
 
 TWO_RANKS = """

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from interpretability.building_blocks import against, neuron_groups, semantic_dictionary, spatial_attribution
-from interpretability.page import PageOptions, PictureCache, build_page, choose_layers, detectors, write_page
+from interpretability.page import PageOptions, PictureCache, build_page, choose_layers, detectors, encoding, write_page
 from interpretability.page.builder import offered_classes
 from interpretability.page.cache import digest, model_digest
 from interpretability.page.encoding import pack
@@ -255,3 +255,15 @@ def test_dog_and_cat_are_told_apart(squeezenet_weights, dog_cat_image):
     share = places / places.sum((1, 2), keepdim=True)
     assert max(float(one[dog].sum()) for one in share) > 0.5
     assert max(float(one[cat].sum()) for one in share) > 0.5
+
+
+def test_training_images_that_speak_for_it_are_on_the_page(tmp_path):
+    others = torch.rand(9, 3, 24, 32, generator=torch.Generator().manual_seed(2))
+    training = torch.cat([others[:4], photo()[None], others[4:]]), torch.arange(10) % 4
+    html = build(tmp_path, training=training)
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL).group(1))
+    alike, speaking = data["examples"]
+    assert alike["images"][0] == {"picture": encoding.picture(training[0][4]), "name": HOSTILE[0]}
+    assert len(alike["images"]) == len(speaking["images"]) == 6 and data["candidates"] == 10
+    assert "Which training images speak for it?" in html and "<img src=x" not in html
+    assert "Which training images speak for it?" not in build(tmp_path)
