@@ -87,7 +87,7 @@ def test_hyperparameters_and_figures_reach_tensorboard(here):
         events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     ).session_start_info.hparams
     assert content["experiment"].string_value == "toy" and content["seed"].number_value == 0
-    assert {"model.dropout", "model.learning_rate", "data.passes"} <= set(content)  # the names of a search
+    assert {"model.dropout", "model.learning_rate", "data.passes_per_epoch"} <= set(content)  # the names of a search
     (card,) = layout_pb2.Layout.FromString(
         events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     ).category
