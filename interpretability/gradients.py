@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge
 from interpretability.devices import on_models_device
 from interpretability.first_convolution import gradient_through, sum_of_stacked
 from interpretability.layers import check_rows, evaluating, replace
+from interpretability.pixel_model import offers_input_gradient
 from interpretability.targets import Target, check_logits, check_target, target_scores
 
 UNRELATED = "the score does not depend on what is explained through differentiable operations"
@@ -23,8 +24,8 @@ UNRELATED = "the score does not depend on what is explained through differentiab
 def input_gradient(model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
     """∂score/∂x, of the shape of ``x`` (N, …)   eq. 3.1.
 
-    A model that offers ``input_gradient(x, target)`` is asked for it; autograd serves the others. The model
-    comes back as it was.
+    A model that offers ``input_gradient(x, target)`` is asked for it; autograd serves the others, and those whose
+    attribute ``explicit_gradients`` is False. The model comes back as it was.
     """
     with evaluating(model):
         return point_gradient(model, None, x, x, target)
@@ -128,4 +129,4 @@ def copied_from(copy: Tensor) -> GradientEdge:
 
 
 def _is_explicit(model: nn.Module, layer: str | None) -> bool:
-    return layer is None and callable(getattr(model, "input_gradient", None))
+    return layer is None and offers_input_gradient(model)

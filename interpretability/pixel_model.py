@@ -62,9 +62,14 @@ class PixelModel(nn.Module):
         self.normalize = nn.Identity() if plain else Normalize(mean, std)  # type: ignore[arg-type]
         self.model = model
         self.output = output or logits_of
-        if plain and output is None and callable(getattr(model, "input_gradient", None)):
-            self.input_gradient = model.input_gradient  # a model with its own formulas is asked for them here too
+        if plain and output is None and offers_input_gradient(model):
+            self.input_gradient: Any = model.input_gradient  # a model with its own formulas is asked for them here too
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1] -> logits."""
         return self.output(self.model(self.normalize(x)))
+
+
+def offers_input_gradient(model: nn.Module) -> bool:
+    """Whether a model wants its input gradients computed by itself."""
+    return callable(getattr(model, "input_gradient", None)) and getattr(model, "explicit_gradients", True)

@@ -1,4 +1,4 @@
-"""What a user can get wrong with `LitMLP`: each refused in one line that names the value."""
+"""What a user can get wrong with explicit gradients: each refused in one line that names the value."""
 
 import difflib
 import math
@@ -61,18 +61,18 @@ def hyperparameters(h: Any) -> None:
             raise ValueError(f"{name} must be {wanted}, not {getattr(h, name)}")
 
 
-def trainer(trainer: Any) -> None:
-    """The Trainer's options that explicit gradients cannot honour."""
+def trainer(trainer: Any, model: str) -> None:
+    """The Trainer's options that explicit gradients cannot honour, ``model`` being the name of the module."""
     if trainer.state.fn != "fit":
         return
     for name, default in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
         if getattr(trainer, name) not in default:
-            raise ValueError(f"LitMLP steps by hand: give {name} to the model (model.{name}), not to the trainer")
+            raise ValueError(f"{model} steps by hand: give {name} to the model (model.{name}), not to the trainer")
     if trainer.precision not in PRECISIONS:
-        raise ValueError(f"precision {trainer.precision!r} is not among LitMLP's: {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision {trainer.precision!r} is not among {model}'s: {', '.join(PRECISIONS)}")
     sharded = type(trainer.strategy).__name__
     if trainer.world_size > 1 and "DDP" not in sharded:
-        raise ValueError(f"LitMLP averages whole gradients over ranks: use strategy 'ddp', not {sharded}")
+        raise ValueError(f"{model} averages whole gradients over ranks: use strategy 'ddp', not {sharded}")
 
 
 def input_shape(x: Tensor, shape: tuple[int, ...]) -> None:

@@ -2,72 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
 from torch import Tensor, nn
 
+from lit_models import checks, functional, network, operations
+from lit_models.cnn_options import Clipping, Gradients, Schedule, check_options, per_stage
+from lit_models.manual import ManualTraining
+from lit_models.optimizers import AdamW
+from lit_models.schedules import make_schedule
 from lit_models.stages import Downsampling, Padding, conv_stage, side_after
 
-Schedule = Literal["one_cycle", "constant"]
 
-
-def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise ValueError, naming the option, unless ``low <= value < high``."""
-    if not low <= value < high:
-        raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
-
-
-def per_stage(convs: int | Sequence[int], channels: Sequence[int]) -> Sequence[int]:
-    """The convolutions of each stage, where one number stands for all; ValueError where there are more or fewer."""
-    counts = [convs] * len(channels) if isinstance(convs, int) else list(convs)
-    if len(counts) != len(channels):
-        raise ValueError(f"convs_per_stage must be one number or one for each of {len(channels)} stages, got {convs}")
-    return counts
-
-
-def check_whole(name: str, value: Any) -> None:
-    """Raise ValueError, naming the option, unless ``value`` is an integer or holds nothing but integers."""
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    if not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        raise ValueError(f"{name} must be whole numbers, got {value!r}")
-
-
-def check_options(h: Any) -> None:
-    """Raise ValueError, naming the option, where the arguments of ``LitCNN`` are out of range."""
-    for name in ("input_shape", "num_outputs", "channels", "kernel_size", "convs_per_stage", "hidden"):
-        check_whole(name, h[name])
-    check_range("dropout", h.dropout, 0, 1)
-    check_range("stage_dropout", h.stage_dropout, 0, 1)
-    check_range("label_smoothing", h.label_smoothing, 0, 1)
-    check_range("weight_decay", h.weight_decay, 0)
-    check_range("learning_rate", h.learning_rate, 0)
-    check_range("the smallest of convs_per_stage", min(per_stage(h.convs_per_stage, h.channels), default=1), 1)
-    for name in ("hidden", "num_outputs", "kernel_size"):
-        check_range(name, h[name], 1)
-    check_range("the smallest of channels", min(h.channels, default=1), 1)
-    if len(h.betas) != 2 or not all(0 <= beta < 1 for beta in h.betas):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {list(h.betas)}")
-    if len(h.input_shape) != 3 or min(h.input_shape) < 1:
-        raise ValueError(f"LitCNN takes images of input_shape (C, H, W), got {tuple(h.input_shape)}")
-    for name in ("mean", "std"):
-        if np.size(h[name]) not in (1, h.input_shape[0]):
-            raise ValueError(
-                f"{name} must be one number, or one for each of {h.input_shape[0]} channels, got {h[name]}"
-            )
-    if not np.all(np.asarray(h.std) > 0):
-        raise ValueError(f"std must be above 0, got {h.std}")
-    if h.kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, got {h.kernel_size}")
-    for name, kinds in (("schedule", Schedule), ("padding", Padding), ("downsampling", Downsampling)):
-        if h[name] not in get_args(kinds):
-            raise ValueError(f"unknown {name} {h[name]!r}; there are: {', '.join(get_args(kinds))}")
-
-
-class LitCNN(LightningModule):
+class LitCNN(ManualTraining):
     """``stages.0 … stages.S−1`` → ``features`` → ``head``; images (N, C, H, W) in [0, 1] to logits (N, K).
 
     Args:
@@ -88,6 +38,9 @@ class LitCNN(LightningModule):
         betas: decay rates of AdamW's two moments.
         schedule: ``one_cycle`` (Smith & Topin 2018) over the whole run, or ``constant``.
         mean, std: normalisation inside ``forward``, one number or one a channel.
+        gradients: ``autograd``, or ``explicit``: by the formulas of `lit_models.functional` and our own AdamW.
+        gradient_clip_val, gradient_clip_algorithm: with explicit gradients, clip by global norm, or each by value.
+        accumulate_grad_batches: with explicit gradients, average those of so many batches into one update.
 
     Raises:
         ValueError: an option out of range, or more stages than the image can be halved; the option is named.
@@ -116,10 +69,16 @@ class LitCNN(LightningModule):
         schedule: Schedule = "one_cycle",
         mean: float | Sequence[float] = 0.1307,
         std: float | Sequence[float] = 0.3081,
+        gradients: Gradients = "autograd",
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Clipping = "norm",
+        accumulate_grad_batches: int = 1,
     ):
         super().__init__()
         self.save_hyperparameters()
         check_options(self.hparams)
+        self.explicit_gradients = gradients == "explicit"  # for explanations too
+        self.automatic_optimization = not self.explicit_gradients
         depth, *sides = input_shape
         convs = per_stage(convs_per_stage, channels)
         sides = [side_after(side, convs, kernel_size, padding, downsampling) for side in sides]
@@ -147,12 +106,66 @@ class LitCNN(LightningModule):
 
     def embed(self, x: Tensor) -> Tensor:
         """The penultimate features (N, hidden) of images (N, C, H, W) in [0, 1]."""
-        z = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.features(self.stages(z))
+        return self.features(self.stages(self._normalized(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.head(self.dropout(self.embed(x)))
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    # --- the same network by formulas ---------------------------------------------------------------------
+
+    def loss_and_gradients(self, x: Tensor, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training loss and its gradient for each parameter's name, by the explicit formulas (eq. 1.17).
+
+        Dropout and batch norm follow the mode: while training, masks are drawn and the running statistics move, as in
+        a forward pass. Raises ValueError where ``x`` or ``t`` does not fit, or a module has no formula.
+        """
+        loss, gradients, _ = self._formulas(x, t)
+        return loss, gradients
+
+    def input_gradient(self, x: Tensor, target: Any = None) -> Tensor:
+        """∂score/∂x (N, C, H, W) by the same formulas, as in eval mode (eq. 1.18).
+
+        ``target`` is a class, a LongTensor (N,), a callable logits -> (N,), or None for the predicted class.
+        """
+        checks.input_shape(x, tuple(self.hparams["input_shape"]))
+        dx = operations.score_input_gradient(
+            self._links(), self._normalized(x), lambda y: network.score_gradient(y, target)
+        )
+        return dx / self.std  # eq. 1.20
+
+    def _formulas(self, x: Tensor, t: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        h = self.hparams
+        checks.batch(x, t, tuple(h["input_shape"]), h["num_outputs"], "cross_entropy")
+        links = self._links()
+        with torch.no_grad():
+            logits, caches = operations.chain_forward(links, self._normalized(x))
+            logits = logits.to(self.head.weight.dtype)  # no loss in half precision
+            loss, cache = functional.smoothed_cross_entropy_forward(logits, t, h["label_smoothing"])
+            dy = functional.smoothed_cross_entropy_backward(cache)
+            return loss, operations.chain_backward(dy, links, caches), logits
+
+    def _links(self) -> list[operations.Link]:
+        """The modules that `forward` calls, each with its formulas."""
+        for name in ("embed", "forward"):
+            if getattr(type(self), name) is not getattr(LitCNN, name):
+                raise ValueError(f"{type(self).__name__}.{name} is not LitCNN's, of which alone the formulas know")
+        return operations.chain((name, getattr(self, name)) for name in ("stages", "features", "dropout", "head"))
+
+    def _parameters_in_order(self) -> list[Tensor]:
+        return [p for link in self._links() for p in link.module.parameters(recurse=False)]
+
+    def on_fit_start(self) -> None:
+        """With explicit gradients: refuse modules that have no formula, or do not fit, before the first batch."""
+        if not self.automatic_optimization:
+            with torch.no_grad():
+                image = self.example_input_array.to(self.device)
+                operations.chain_forward(self._links(), self._normalized(image), evaluate=True)
+
+    # --- training, validation and test --------------------------------------------------------------------
 
     def _is_shown(self, batch_idx: int) -> bool:
         """Whether a logger takes this training step's loss, or it is the first or last of the epoch.
@@ -168,8 +181,12 @@ class LitCNN(LightningModule):
         logits = self(x).to(self.head.weight.dtype)  # no loss in half precision
         smoothing = self.hparams["label_smoothing"] if stage == "train" else 0.0
         loss = F.cross_entropy(logits, t, label_smoothing=smoothing)
+        self._log_step(stage, loss, logits, t, shown)
+        return loss
+
+    def _log_step(self, stage: str, loss: Tensor, logits: Tensor, t: Tensor, shown: bool) -> None:
         accuracy = (logits.argmax(dim=1) == t).float().mean()
-        size: Any = float(len(x))  # Lightning's mean of integers over ranks would be rounded down
+        size: Any = float(len(t))  # Lightning's mean of integers over ranks would be rounded down
         if shown:
             self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         self.log(
@@ -181,11 +198,21 @@ class LitCNN(LightningModule):
             batch_size=size,
             sync_dist=True,
         )
-        return loss
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The batch's mean cross-entropy; logs ``train/loss`` of this step and ``train/accuracy`` of the epoch."""
-        return self._step(batch, "train", self._is_shown(batch_idx))
+        """The batch's mean cross-entropy; logs ``train/loss`` of this step and ``train/accuracy`` of the epoch.
+
+        With explicit gradients it makes the update too.
+        """
+        shown = self._is_shown(batch_idx)
+        if self.automatic_optimization:
+            return self._step(batch, "train", shown)
+        x, t = batch
+        checks.finite(x, "inputs")
+        loss, gradients, logits = self._formulas(x, t)
+        self._descend(loss, gradients, t, batch_idx)
+        self._log_step("train", loss, logits, t, shown)
+        return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Logs ``val/loss`` and ``val/accuracy``."""
@@ -196,15 +223,11 @@ class LitCNN(LightningModule):
         self._step(batch, "test")
 
     def configure_optimizers(self) -> Any:
-        """AdamW under the chosen schedule, stepped after every batch."""
-        h = self.hparams
-        optimizer = torch.optim.AdamW(
-            self.parameters(), h["learning_rate"], tuple(h["betas"]), weight_decay=h["weight_decay"], fused=True
-        )
-        if h["schedule"] == "constant":
+        """AdamW under the chosen schedule, stepped after every batch; our own AdamW with explicit gradients."""
+        h: Any = self.hparams
+        make: Any = partial(torch.optim.AdamW, fused=True) if self.automatic_optimization else AdamW
+        optimizer = make(self.parameters(), h.learning_rate, tuple(h.betas), weight_decay=h.weight_decay)
+        if h.schedule == "constant":
             return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if steps == math.inf:
-            raise ValueError(f"schedule {h['schedule']!r} needs a run of known length: set max_epochs or max_steps")
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, h["learning_rate"], int(steps), cycle_momentum=False)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        every = self.trainer.accumulate_grad_batches if self.automatic_optimization else h.accumulate_grad_batches
+        return make_schedule(h.schedule, optimizer, h.learning_rate, self.trainer, "step", every)

@@ -1,5 +1,7 @@
 """Each operation's formula next to its derivative: everything that `LitMLP` computes.
 
+`lit_models.functional_conv` and `lit_models.functional_maps` go on with those on images, for `LitCNN`.
+
 Glossary, the same everywhere: ``x`` an input (…, N, D), ``w`` (…, K, D) and ``b`` (…, K) a layer's weights and
 biases, ``z`` a pre-activation, ``a`` an activation, ``y`` (…, N, K) the network's output, ``t`` the target,
 ``p`` a dropout probability. ``dz`` always means ∂L/∂z and has the shape of ``z``. The dots stand for any
@@ -214,6 +216,21 @@ def cross_entropy_backward(cache: tuple) -> Tensor:
     log_p, t = cache
     dy = log_p.exp()
     dy.scatter_add_(-1, t.unsqueeze(-1), dy.new_full((), -1.0).expand(*t.shape, 1))
+    return dy.div_(t.shape[-1])
+
+
+def smoothed_cross_entropy_forward(y: Tensor, t: Tensor, smoothing: float = 0.0) -> tuple[Tensor, tuple]:
+    """−Σ t ln softmax(y), the target being (1 − s) onehot(t) + s / K (eq. 1.26): mean over the batch."""
+    log_p = y - y.logsumexp(-1, keepdim=True)
+    picked = log_p.gather(-1, t.unsqueeze(-1)).squeeze(-1)  # (…, N)
+    return -((1 - smoothing) * picked + smoothing * log_p.mean(-1)).mean(-1), (log_p, t, smoothing)
+
+
+def smoothed_cross_entropy_backward(cache: tuple) -> Tensor:
+    """``dy = (softmax(y) − (1 − s) onehot(t) − s / K) / N`` (eq. 1.26)."""
+    log_p, t, smoothing = cache
+    dy = log_p.exp() - smoothing / log_p.shape[-1]
+    dy.scatter_add_(-1, t.unsqueeze(-1), dy.new_full((), smoothing - 1).expand(*t.shape, 1))
     return dy.div_(t.shape[-1])
 
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models import checks, functional, network
 from lit_models.layers import Dropout, Normalize
-from lit_models.optimizers import OPTIMIZERS, average_over_ranks
-from lit_models.schedules import make_schedule, step_schedules
+from lit_models.manual import ManualTraining
+from lit_models.optimizers import OPTIMIZERS
+from lit_models.schedules import make_schedule
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
@@ -32,7 +32,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class LitMLP(LightningModule):
+class LitMLP(ManualTraining):
     """Linear layers with a nonlinearity and dropout between them, trained by explicit gradients.
 
     The objective is the data term plus (λ/2) Σ w² over weights, never biases; ``train/loss`` logs it, while
@@ -155,11 +155,6 @@ class LitMLP(LightningModule):
 
     # --- training -----------------------------------------------------------------------------------------
 
-    def configure_callbacks(self) -> list:
-        """No callbacks, but the first hook that sees the trainer: refuse here what cannot work."""
-        checks.trainer(self.trainer)
-        return []
-
     def configure_optimizers(self) -> Any:
         """The hand-written optimiser, and the schedule of its learning rate where there is one."""
         h: Any = self.hparams
@@ -178,56 +173,13 @@ class LitMLP(LightningModule):
         every = h.accumulate_grad_batches
         return make_schedule(h.schedule, optimizer, h.learning_rate, self.trainer, h.schedule_interval, every)
 
-    def set_gradients(self, gradients: dict[str, Tensor]) -> None:
-        """Put the formulas' results into ``.grad``, in the parameters' dtype."""
-        for p, gradient in zip(self._parameters_in_order(), gradients.values()):
-            p.grad = gradient if gradient.dtype == p.dtype else gradient.to(p.dtype)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """The explicit gradients into ``.grad``, then one update (or one for several batches)."""
         x, t = batch
         checks.finite(x, "inputs")
         loss, gradients = self.loss_and_gradients(x, t)
-        value = loss.item()
-        if not math.isfinite(value):
-            checks.finite(t, "targets")
-            raise checks.diverged(value, self.global_step)
-        self._losses.append(value)
-        self._update(gradients, batch_idx)
-        self._log_training(value, batch_idx)
-
-    def _update(self, gradients: dict[str, Tensor], batch_idx: int) -> None:
-        """Collect (eq. 2.13), average over ranks (eq. 1.21), clip (eq. 2.14), step: each only where it is asked for."""
-        h: Any = self.hparams
-        trainer = self.trainer
-        optimizer: Any = self.optimizers()
-        if h.accumulate_grad_batches == 1:
-            self.set_gradients(gradients)
-        else:
-            self._accumulate(gradients)
-            if (batch_idx + 1) % h.accumulate_grad_batches and not self._ends_epoch(batch_idx):
-                return
-        if trainer.world_size > 1:
-            average_over_ranks(self._parameters_in_order(), trainer.strategy)
-        if h.gradient_clip_val is not None:
-            by_norm = h.gradient_clip_algorithm == "norm"
-            clip: Any = nn.utils.clip_grad_norm_ if by_norm else nn.utils.clip_grad_value_
-            clip(self._parameters_in_order(), h.gradient_clip_val)
-        optimizer.step()
-        if h.accumulate_grad_batches > 1:
-            optimizer.zero_grad()
-        if trainer.lr_scheduler_configs:
-            step_schedules(trainer.lr_scheduler_configs, "step", trainer.global_step)
-
-    def _accumulate(self, gradients: dict[str, Tensor]) -> None:
-        """Add this batch's share of the average gradient to ``.grad``."""
-        h: Any = self.hparams
-        for p, gradient in zip(self._parameters_in_order(), gradients.values()):
-            share = gradient.to(p.dtype) / h.accumulate_grad_batches
-            p.grad = share if p.grad is None else p.grad + share
-
-    def _ends_epoch(self, batch_idx: int) -> bool:
-        return self.trainer.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
+        self._losses.append(self._descend(loss, gradients, t, batch_idx))
+        self._log_training(self._losses[-1], batch_idx)
 
     def _log_training(self, loss: float, batch_idx: int) -> None:
         """Log sparingly, for a tiny network's step costs less than one call of ``log``."""
@@ -238,11 +190,6 @@ class LitMLP(LightningModule):
             mean = math.fsum(self._losses) / len(self._losses)
             self.log("train/loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
             self._losses.clear()
-
-    def on_train_epoch_end(self) -> None:
-        """Advance schedules that count epochs; refuse to let weights that overflowed reach a checkpoint."""
-        step_schedules(self.trainer.lr_scheduler_configs, "epoch", self.current_epoch + 1)
-        checks.finite_weights(self.parameters(), self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The losses of an epoch that was cut short, for its mean; those of every rank."""

@@ -206,7 +206,7 @@ OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 def average_over_ranks(parameters: list[Tensor], strategy: Any) -> None:
     """Replace each ``.grad`` by its mean over the processes, in one exchange (eq. 1.21)."""
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    flat = strategy.reduce(flat, reduce_op="mean")
-    for p, mean in zip(parameters, flat.split([p.numel() for p in parameters])):
+    trained = [(p, p.grad.flatten()) for p in parameters if p.grad is not None]
+    flat = strategy.reduce(torch.cat([gradient for _, gradient in trained]), reduce_op="mean")
+    for (p, _), mean in zip(trained, flat.split([p.numel() for p, _ in trained])):
         p.grad = mean.view(p.shape)

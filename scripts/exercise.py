@@ -16,6 +16,7 @@ STAGES = {
     "digits": "training",
     "mnist": "training",
     "mnist_mlp": "training",
+    "mnist_explicit": "formulas",
     "settings": "settings",
     "tsne": "embedding",
     "saliency": "photos",

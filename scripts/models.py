@@ -20,9 +20,9 @@ def main() -> None:
     from tqdm import tqdm
 
     from modelling.architectures import ARCHITECTURES
-    from modelling.checks import COLUMNS
+    from modelling.checks import COLUMNS, GROUPS
     from modelling.matrix import examined, wrong
-    from modelling.page import write
+    from modelling.page import keep, write
 
     names = [one.name for one in ARCHITECTURES]
     for name in args.only or ():
@@ -39,8 +39,9 @@ def main() -> None:
         row = examined(architecture, args.method or COLUMNS)
         cells = rows.get(architecture.title, row)["cells"] | row["cells"]
         rows[architecture.title] = row | {"cells": {name: cells[name] for name in COLUMNS if name in cells}}
+        keep(rows, store)
     tell(wrong(rows))
-    print(write(rows, list(COLUMNS), store, args.docs / "models.md"))
+    print(write(rows, GROUPS, args.docs / "models.md"))
 
 
 def tell(cells: Sequence[str]) -> None:

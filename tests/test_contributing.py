@@ -50,19 +50,20 @@ def run(copy: Path, *words: str) -> str:
 
 
 def test_the_changes_are_few_and_small():
-    assert len(DIFFS) == 2 and set(FILES) == {"configs/digits_mlp.yaml", "epoch_seconds.py"}
+    assert len(DIFFS) == 3 and set(FILES) == {"configs/digits_mlp.yaml", "epoch_seconds.py"}
     for diff in DIFFS:
         assert diff.count("+++ b/") <= 4 and len(re.findall(r"^\+(?!\+)", diff, re.MULTILINE)) <= 25
 
 
 @pytest.mark.slow
-def test_the_new_activation_and_method_pass_the_tests_of_all(copy):
-    files = ("tests/lit_models/test_mlp_gradients.py", "tests/test_maths.py")
+def test_the_new_activation_operation_and_method_pass_the_tests_of_all(copy):
+    files = ("tests/lit_models/test_mlp_gradients.py", "tests/lit_models/test_cnn_explicit.py", "tests/test_maths.py")
     files += ("tests/interpretability/test_attribution_contract.py", "tests/interpretability/test_attribution_traps.py")
-    options = ("-q", "-p", "no:cacheprovider", "-k", "elu or ElementwiseCAM or equation")
+    options = ("-q", "-p", "no:cacheprovider", "-k", "elu or AdaptiveAvgPool2d or ElementwiseCAM or equation")
     report = run(copy, "-m", "pytest", *options, *files)
     assert "elu" not in report.partition("short test summary")[2] and int(re.search(r"(\d+) passed", report)[1]) > 20
-    assert "ElementwiseCAM" in run(copy, "-m", "pytest", "--collect-only", *options, *files)
+    collected = run(copy, "-m", "pytest", "--collect-only", *options, *files)
+    assert "ElementwiseCAM" in collected and "equals_itself[AdaptiveAvgPool2d-True]" in collected
 
 
 @pytest.mark.slow

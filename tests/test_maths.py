@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from conftest import ROOT
 from interpretability.attribution import METHODS, lrp_rules, rectified
-from lit_models import LitMLP, functional, network
+from lit_models import LitMLP, functional, functional_conv, functional_maps, network, operations
 from lit_models.optimizers import OPTIMIZERS
 
 MATHS = (ROOT / "docs" / "maths.md").read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def test_every_equation_is_used():
 
 def functions_that_compute_gradients() -> dict[str, object]:
     found = {}
-    for module in (functional, network):
+    for module in (functional, functional_conv, functional_maps, network, operations):
         found |= {
             f"{module.__name__}.{name}": value
             for name, value in vars(module).items()

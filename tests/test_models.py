@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from modelling import replicas
 from modelling.architectures import ARCHITECTURES, SMALL
-from modelling.checks import COLUMNS
+from modelling.checks import COLUMNS, GROUPS
 from modelling.matrix import examined, wrong
 from modelling.page import mark
 
@@ -36,6 +36,8 @@ def test_the_page_holds_every_network_and_no_wrong_cell():
     rows = json.loads((ROOT / "docs/models.json").read_text(encoding="utf-8"))
     assert list(rows) == [one.title for one in ARCHITECTURES] and len(rows) >= 30
     assert all(set(row["cells"]) == set(COLUMNS) for row in rows.values()) and wrong(rows) == []
+    assert sorted(name for columns in GROUPS.values() for name in columns) == sorted(COLUMNS)
     page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     for title, row in rows.items():
-        assert f"| {title} | `{row['layer']}` | {' | '.join(mark(row['cells'][c]) for c in COLUMNS)} |" in page
+        for columns in GROUPS.values():
+            assert f"| {title} | `{row['layer']}` | {' | '.join(mark(row['cells'][c]) for c in columns)} |" in page

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interpretability.attribution.affine_calls import read_batch_norm, read_convolution, read_linear
 from interpretability.attribution.lrp_mixing import (
     Mapped,
     SoftmaxRule,
@@ -25,7 +26,6 @@ from interpretability.attribution.operations import (
     Carry,
     Handler,
     Operations,
-    UnsupportedOperation,
     check_dropout,
     operands,
     softmax_axis,
@@ -128,7 +128,7 @@ class RelevanceOperations(Operations):
         if len(args) > 1 and self.follows(args[1]):
             return self._bilinear(func, args, kwargs)
         x = self.only_input(func, args, kwargs)
-        return self._affine_operation("linear", _read_linear(*args, **kwargs), x, func, args, kwargs)
+        return self._affine_operation("linear", read_linear(*args, **kwargs), x, func, args, kwargs)
 
     def _matmul(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         if self.follows(args[1]):
@@ -225,7 +225,7 @@ class RelevanceOperations(Operations):
         if len(args) > 1 and self.follows(args[1]):
             return self._bilinear(func, args, kwargs)
         x = self.only_input(func, args, kwargs)
-        return self._affine_operation("convolution", _read_convolution(*args, **kwargs), x, func, args, kwargs)
+        return self._affine_operation("convolution", read_convolution(*args, **kwargs), x, func, args, kwargs)
 
     def _transposed_convolution(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         x = self.only_input(func, args, kwargs)
@@ -239,7 +239,7 @@ class RelevanceOperations(Operations):
     def _batch_norm(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """Merged into the affine operation right before it; else an affine operation of its own: eq. 5.7."""
         z = self.only_input(func, args, kwargs)
-        scale, shift = _read_batch_norm(*functional_order(func, args), **kwargs)
+        scale, shift = read_batch_norm(*functional_order(func, args), **kwargs)
         before = self._affine.get(id(z))
         if before is not None and (before[0] == "convolution" or (before[0] == "linear" and z.ndim == 2)):
             kind, affine, x = before
@@ -300,51 +300,3 @@ class RelevanceOperations(Operations):
         "div": _divide,
         **dict.fromkeys(REARRANGEMENTS, _as_gradient),
     }
-
-
-def _read_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Linear:
-    return Linear(weight, bias)
-
-
-def _read_convolution(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | str | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> Convolution:
-    dimensions = weight.ndim - 2
-    stride, dilation = _per_axis(stride, dimensions), _per_axis(dilation, dimensions)
-    if isinstance(padding, str):
-        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:])]
-        if any(size % 2 for size in total):
-            raise UnsupportedOperation("LRP has no rule for a convolution with padding='same' and an even kernel")
-        padding = [size // 2 for size in total]
-    bias = None if bias is None else bias.view(-1, *[1] * dimensions)
-    return Convolution(weight, bias, input.shape, stride, _per_axis(padding, dimensions), dilation, groups)
-
-
-def _per_axis(value: int | Sequence[int], dimensions: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dimensions if len(values) == 1 else values
-
-
-def _read_batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> tuple[Tensor, Tensor]:
-    """Scale and shift per channel, eq. 5.7."""
-    if training or running_mean is None or running_var is None:
-        raise UnsupportedOperation("LRP has no rule for a batch norm without running statistics: it mixes samples")
-    scale = (running_var + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    shift = -running_mean * scale
-    return scale, shift if bias is None else shift + bias

@@ -71,7 +71,10 @@ class _RectifiedGradient(Attribution):
                 logits = self.model(x.clone())
         scores = target_scores(operations.finished(logits, len(x)), target)
         if not operations.relus and self.layer is None:
-            raise ValueError(f"{type(self).__name__} needs a network with ReLUs; this one has none")
+            raise ValueError(
+                f"{type(self).__name__} needs a network with ReLUs; this one has none. For smooth activations take LRP"
+                " or SmoothGrad, and LayerCAM in place of GuidedGradCAM"
+            )
         return score_gradient(scores, leaf)
 
 

@@ -1,4 +1,4 @@
-"""LRP and DeepLift against Captum's, on networks that Captum supports."""
+"""LRP and DeepLift against Captum's on networks that Captum supports, and in passes on those it does not."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,10 +10,13 @@ from captum.attr import DeepLift as CaptumDeepLift
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule
 from torch import Tensor, nn
 
+from benchmarks.attribution import done
 from benchmarks.harness import Result, compare
+from interpretability import load_model
 from interpretability.attribution import LRP, DeepLift
 
 BOUND = 0.7
+PASSES = 3.0
 
 
 class Network(nn.Module):
@@ -59,6 +62,7 @@ def run(quick: bool, data_dir: Path) -> Iterator[Result]:
         for samples in (1,) if quick else (1, 16):
             repeats = 2 if quick else 21 if make is digits else 5
             yield from _rows(f"{name}, batch {samples}", *make(), samples, repeats)
+    yield from _passes(quick)
 
 
 def _rows(what: str, model: nn.Module, shape: tuple[int, int, int], samples: int, repeats: int) -> Iterator[Result]:
@@ -73,6 +77,22 @@ def _rows(what: str, model: nn.Module, shape: tuple[int, int, int], samples: int
         )
     deeplift, peer = DeepLift(model), CaptumDeepLift(model)
     yield _compare(f"DeepLift, {what}", lambda: deeplift(x, 3), lambda: peer.attribute(x, target=3), repeats)
+
+
+def _passes(quick: bool) -> Iterator[Result]:
+    """What a photo costs on large networks, in forward and backward passes."""
+    for name in ("resnet50", "vit_b_16"):
+        model, x = load_model(name).model, torch.rand(1, 3, 224, 224)
+        model.requires_grad_(False)
+
+        def both(model=model, x=x) -> None:
+            leaf = x.clone().requires_grad_()
+            torch.autograd.grad(model(leaf)[0, 3], leaf)
+
+        rule = "attention" if name == "vit_b_16" else "epsilon"
+        for label, method in {f"LRP {rule}": LRP(model, rule=rule), "DeepLift": DeepLift(model)}.items():
+            options = {"peer_name": "forward and backward", "bound": PASSES, "repeats": 1 if quick else 5}
+            yield compare(f"{label}, {name}", lambda method=method, x=x: done(method(x, 3)), both, **options)
 
 
 def _compare(name: str, ours, peer, repeats: int) -> Result:

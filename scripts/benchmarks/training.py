@@ -1,4 +1,4 @@
-"""MNIST: the seconds to 99 %, and what the Trainer costs over a bare loop.
+"""MNIST: the seconds to 99 %, what the Trainer costs over a bare loop, and explicit formulas over autograd.
 
 "mnist" is the recipe of ``configs/mnist.yaml`` through the Trainer, with TensorBoard and CSV logging, without what
 only watches (the case "callbacks" measures that). The published small network is trained as it was published: conv
@@ -27,7 +27,7 @@ from lit_models import LitCNN
 from training.arguments import CONFIGS
 
 RECIPE = yaml.safe_load((CONFIGS / "mnist.yaml").read_text())
-FASTER_THAN_PUBLISHED, OVERHEAD = 0.6, 1.1
+FASTER_THAN_PUBLISHED, OVERHEAD, FORMULAS = 0.6, 1.1, 1.3
 TARGET = 0.99
 CUDA_SECONDS = 2.0
 
@@ -79,9 +79,11 @@ def train_bare(data: MNISTDataModule, steps: int) -> None:
     bare_loop(network, optimizer, schedule, data, steps, options["label_smoothing"])
 
 
-def train_recipe(data: MNISTDataModule, steps: int, folder: Path, **trainer: Any) -> tuple[LitCNN, float]:
+def train_recipe(
+    data: MNISTDataModule, steps: int, folder: Path, gradients: str = "autograd", **trainer: Any
+) -> tuple[LitCNN, float]:
     """One epoch through the Trainer, logged; the model and the seconds from the first batch to the last."""
-    model = LitCNN(**RECIPE["model"]["init_args"])
+    model = LitCNN(**RECIPE["model"]["init_args"], gradients=gradients)
     options = {"max_epochs": 1, "limit_train_batches": steps, "limit_val_batches": 0} | trainer
     loggers = [TensorBoardLogger(folder), CSVLogger(folder)]
     interval = RECIPE["trainer"]["log_every_n_steps"]
@@ -134,6 +136,25 @@ def trainings(folder: Path, quick: bool, data_dir: Path) -> Iterator[Result]:
         peer_name="the same network, bare loop",
         bound=OVERHEAD,
         **times,
+    )
+    by_formulas: list[float] = []
+
+    def explicit() -> float:
+        model, taken = train_recipe(data, steps, folder, "explicit", accelerator="cpu")
+        by_formulas.append(test_accuracy(model, data))
+        return taken
+
+    yield checked(
+        compare(
+            "an epoch of mnist_explicit",
+            explicit,
+            lambda: train_recipe(data, steps, folder, accelerator="cpu")[1],
+            peer_name="the same network by autograd",
+            bound=FORMULAS,
+            **times,
+        ),
+        by_formulas,
+        not quick,
     )
     if torch.cuda.is_available():
         yield from on_cuda(data, folder, whole)

@@ -163,6 +163,22 @@ COLUMNS: dict[str, Callable[[Case], Pair]] = {
 }  # fmt: skip
 
 
+GROUPS = {
+    "Gradients and relevance": [
+        "Saliency", "InputXGradient", "IntegratedGradients", "SmoothGrad", "VarGrad", "GuidedBackprop", "Deconvolution",
+        "LayerConductance", "LRP", "DeepLift", "FullGrad", "AttentionRollout", "AttentionGradient",
+    ],
+    "Class activation maps": [
+        "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "ScoreCAM", "LayerCAM", "HiResCAM", "XGradCAM", "EigenCAM",
+        "AblationCAM",
+    ],
+    "Covering and games": [
+        "Occlusion", "FeatureAblation", "RISE", "Lime", "KernelShap", "ShapleySampling", "GradientShap", "DeepLiftShap",
+    ],
+    "Building blocks, visualisation, attack": ["places", "channels", "visualisation", "attack"],
+}  # fmt: skip
+
+
 def examine(case: Case, column: str) -> str:
     """``right``, ``wrong: …``, or the reason of a refusal, in a line."""
     try:

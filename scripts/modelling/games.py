@@ -1,5 +1,6 @@
 """The game of an image's four quarters, played out: Shapley values, surrogates and masks without the project's code."""
 
+from functools import lru_cache
 from itertools import combinations, permutations
 from math import factorial
 
@@ -20,7 +21,12 @@ def quarters(case: Case) -> Tensor:
 
 
 def value(case: Case, players: tuple[int, ...]) -> Tensor:
-    """The score (N,) of the image with only these quarters."""
+    """The score (N,) of the image with only these quarters; there are sixteen, each is asked once."""
+    return _value(case, tuple(sorted(players)))
+
+
+@lru_cache(maxsize=2**PLAYERS)
+def _value(case: Case, players: tuple[int, ...]) -> Tensor:
     there = torch.isin(quarters(case), torch.tensor(players, dtype=torch.long))
     with torch.no_grad():
         return case.score(case.x * there)

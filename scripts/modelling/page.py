@@ -27,10 +27,14 @@ def reasons(rows: dict[str, Row]) -> dict[tuple[str, str], list[str]]:
     return dict(sorted(found.items()))
 
 
-def write(rows: dict[str, Row], columns: list[str], store: Path, page: Path) -> Path:
-    """Write numbers and page; the page's path."""
+def keep(rows: dict[str, Row], store: Path) -> None:
+    """Write the numbers."""
     with whole_file(store) as partial:
         partial.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write(rows: dict[str, Row], groups: dict[str, list[str]], page: Path) -> Path:
+    """Write the page; its path."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -38,7 +42,7 @@ def write(rows: dict[str, Row], columns: list[str], store: Path, page: Path) -> 
         lstrip_blocks=True,
     )
     counts = {kind: sum(mark(v) == kind for r in rows.values() for v in r["cells"].values()) for kind in "✓✗–"}
-    values = {"rows": rows, "columns": columns, "mark": mark, "reasons": reasons(rows), "counts": counts}
+    values = {"rows": rows, "groups": groups, "mark": mark, "reasons": reasons(rows), "counts": counts}
     with whole_file(page) as partial:
         partial.write_text(environment.get_template("models.md.j2").render(values), encoding="utf-8")
     return page

@@ -15,7 +15,7 @@ Arrange = Callable[[Tensor], Tensor]
 STEPS, SAMPLES = 4, 3
 
 
-@dataclass
+@dataclass(eq=False)
 class Case:
     """What is explained: a model, its image, one class, a layer and how it lies.
 
@@ -112,21 +112,23 @@ def eigen_cam(case: Case) -> Tensor:
 
 
 def ablation_cam(case: Case) -> Tensor:
-    """The maps, weighted by the loss of score without each."""
+    """The maps, weighted by the loss of score without each; a few at a time, in the rows of a batch."""
     module = case.model.get_submodule(f"model.{case.narrow}")
-    a, drops = case.arrange(case.at_layer(case.x, case.narrow)[0]), []
-    for channel in range(a.shape[1]):
+    a, scores = case.arrange(case.at_layer(case.x, case.narrow)[0]), []
+    for channels in torch.arange(a.shape[1]).split(16):
 
-        def without(module: nn.Module, args: tuple, output: Tensor, channel: int = channel) -> Tensor:
+        def without(module: nn.Module, args: tuple, output: Tensor, channels: Tensor = channels) -> Tensor:
             output = output.clone()
-            case.arrange(output)[:, channel] = 0  # a view of it
+            case.arrange(output)[torch.arange(len(channels)), channels] = 0  # a view of it
             return output
 
+        hook = module.register_forward_hook(without)
         with torch.no_grad():
-            whole, hook = case.score(case.x), module.register_forward_hook(without)
-            drops.append(whole - case.score(case.x))
+            scores.append(case.score(case.x.expand(len(channels), -1, -1, -1)))
         hook.remove()
-    return (torch.stack(drops).view(1, -1, 1, 1) * a).sum(1, keepdim=True).clamp(min=0)
+    with torch.no_grad():
+        drops = case.score(case.x) - torch.cat(scores)
+    return (drops.view(1, -1, 1, 1) * a).sum(1, keepdim=True).clamp(min=0)
 
 
 def full_gradient_sums(case: Case) -> Tensor:

@@ -25,7 +25,8 @@ SETTINGS = {
     "mnist_mlp": [*SMALL_MNIST, *DISTORTED, "--model.hidden=[16]"],
     "mnist": [*SMALL_MNIST, *DISTORTED, "--model.channels=[4,4]", "--model.hidden=16", "--model.dropout=0.3"],
 }
-EPOCH = {"toy": 5, "mnist_mlp": 7, "mnist": 7}  # updates: 2 × 9 points by 4, 200 images by 32
+SETTINGS["mnist_explicit"] = SETTINGS["mnist"]
+EPOCH = {"toy": 5, "mnist_mlp": 7, "mnist": 7, "mnist_explicit": 7}  # updates: 2 × 9 points by 4, 200 images by 32
 EPOCHS = 4
 PLACES = ["after two epochs", "within an epoch"]
 UNSAVED = "/current_score"  # Lightning's note of the last comparison, which it neither restores nor uses
@@ -116,6 +117,7 @@ def test_resumed_runs_end_as_the_uninterrupted_one(here, record_promise, experim
     [
         ("mnist", ["--trainer.accumulate_grad_batches=3"], 9, "inside a window of accumulated gradients"),
         ("toy", ["--model.accumulate_grad_batches=2"], 6, "inside a window of accumulated gradients"),
+        ("mnist_explicit", ["--model.accumulate_grad_batches=3"], 9, "inside a window of accumulated gradients"),
         ("mnist", ["--trainer.val_check_interval=0.5"], 10, "right before a validation within an epoch"),
         ("mnist", ["--trainer.max_steps=10"], 10, "in the last step of a run that ends within an epoch"),
     ],
