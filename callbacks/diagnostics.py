@@ -13,10 +13,10 @@ from callbacks.figures import PictureCallback, due, tensorboard_writers
 class WeightDiagnostics(PictureCallback):
     """Log the norms of gradients and weights, and histograms of the weights.
 
-    For each parameter and in total: ``gradient_norm/…`` and ``weight_norm/…``, taken just before the
-    optimiser steps, in automatic optimisation (before the trainer's ``gradient_clip_val`` takes effect) and
-    in manual optimisation (after whatever clipping the module did). Histograms go to
-    TensorBoard alone. For the learning rate use Lightning's ``LearningRateMonitor`` beside it.
+    For each parameter and in total: ``weights/gradient_norm/…`` and ``weights/norm/…``, which TensorBoard shows
+    last. They are taken just before the optimiser steps, in automatic optimisation (before the trainer's
+    ``gradient_clip_val`` takes effect) and in manual optimisation (after whatever clipping the module did).
+    Histograms go to TensorBoard alone. For the learning rate use Lightning's ``LearningRateMonitor`` beside it.
 
     Args:
         every_n_steps: how often the norms are logged; None: as often as the trainer logs.
@@ -38,7 +38,7 @@ class WeightDiagnostics(PictureCallback):
         with self.harmless(trainer, pl_module):
             parameters = dict(pl_module.named_parameters())
             gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-            scalars = norms("gradient_norm", gradients) | norms("weight_norm", parameters)
+            scalars = norms("weights/gradient_norm", gradients) | norms("weights/norm", parameters)
             for logger in trainer.loggers:
                 logger.log_metrics(scalars, step=trainer.global_step)
 

@@ -56,6 +56,7 @@ def train_networks(
     record_every: int = 20,
     generator: torch.Generator | None = None,
     progress: Callable[[int], object] | None = None,
+    observe: Callable[[int, F.Layers], object] | None = None,
 ) -> History:
     """Train every network by full-batch Adam on the mean squared error over the samples it may see.
 
@@ -73,6 +74,7 @@ def train_networks(
         record_every: updates between two records.
         generator: where the dropout masks come from; else torch's global one.
         progress: called with the number of updates done since its last call.
+        observe: called at each record with the number of updates and the weights, which go on changing: copy them.
 
     Raises:
         DivergedError: a network left the finite numbers; the message names the update.
@@ -91,6 +93,8 @@ def train_networks(
         if not bool(y.isfinite().all()):
             raise DivergedError(f"a network diverged within {update} updates; try a smaller learning rate")
         records.append(update)
+        if observe is not None:
+            observe(update, layers)
         errors.append(y - t)
         stopped = torch.ones(y.shape[:-2], dtype=torch.bool, device=y.device) if stop_at is None else stop_at >= update
         for (w, b), (kept_w, kept_b) in zip(layers, kept):

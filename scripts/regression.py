@@ -1,7 +1,7 @@
 """Task 1: every regulariser on the eleven points, one picture and one table.
 
 Trains all folds, settings and seeds as batched networks, chooses by leave-one-out, scores each choice on points
-that it never saw, and writes pictures, a table and TensorBoard events.
+that it never saw, and writes pictures, a page to explore, a table and TensorBoard events.
 """
 
 import sys
@@ -72,7 +72,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from interpretability.drawing import save_figure
-    from regressing import drawing, experiment, fits, report, selection
+    from regressing import drawing, experiment, explorer, fits, report, selection
 
     plan = experiment.Experiment(
         activation=args.activation,
@@ -99,8 +99,12 @@ def main() -> None:
         save_figure(figure, args.output / f"{name}.png", dpi=140)
     report.write_table(args.output / "regression.csv", rows)
     report.write_tensorboard(args.output, plan, outcomes, rows, figures)
+    total = explorer.total_progress(plan, outcomes)
+    with tqdm(total=total, desc="explorer", unit="update", mininterval=0.5, file=sys.stderr) as bar:
+        explorer.write(args.output / "explorer.html", plan, outcomes, rows, bar.update)
     report.print_table(rows)
     print("loo_mse: every choice was made without the point it is scored on; selected_loo_mse: the score selected on")
+    print(f"explore {args.output / 'explorer.html'}")
     print(f"written to {args.output}; tensorboard --logdir {args.output.parent}")
 
 

@@ -98,7 +98,7 @@ async function startMap() {
     const wrong = labels.filter((l, i) => l !== frame().predictions[i]).length;
     $("map-count").textContent = `${wrong} of ${labels.length} taken for something else`;
     const [label, said] = [classes[labels[chosen]], classes[frame().predictions[chosen]]];
-    $("map-text").textContent = `${label}, taken for ${said}${label === said ? "" : " (wrong)"}; ${held[chosen] ? other : "training"} image.`;
+    $("map-text").textContent = `${label}, ${label === said ? "recognised" : `taken for ${said}`}; ${held[chosen] ? other : "training"} image.`;
     if (pictures) paint($("map-picture"), pictures, sheets[sheet], chosen);
   };
   const key = () => {

@@ -1,5 +1,8 @@
 """The end of a run: a short table, where everything lies, and how to look at it."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -19,11 +22,26 @@ def in_digits(value: float) -> str:
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.2e}"
 
 
-def log_hyperparameters(trainer: Trainer, metrics: dict[str, float]) -> None:
-    """Hyper-parameters beside final metrics in TensorBoard's HParams tab, in the run's own directory."""
+def log_hyperparameters(trainer: Trainer, metrics: dict[str, float], experiment: str, settings: dict[str, Any]) -> None:
+    """Settings beside final metrics in TensorBoard's HParams tab, in the run's own directory."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            plain = {k: v for k, v in logger.hparams.items() if isinstance(v, int | float | str) and k[0] != "_"}
             results = {k: v for k, v in metrics.items() if k.startswith(RESULT_STAGES) and not k.endswith("_step")}
-            logger.log_hyperparams(plain, results, step=trainer.global_step)
+            logger.log_hyperparams(hyperparameters(experiment, settings), results, step=trainer.global_step)
+            logger.experiment.add_custom_scalars(layout(results))
             logger.finalize("success")
+
+
+def hyperparameters(experiment: str, settings: dict[str, Any]) -> dict[str, bool | int | float | str]:
+    """The settings of model and data under the names of the command line, as in a search, with experiment and seed."""
+    found = {"experiment": experiment, "seed": settings.get("seed_everything")}
+    for part in ("model", "data"):
+        options = (settings.get(part) or {}).get("init_args") or {}
+        found |= {f"{part}.{name}": value for name, value in options.items()}
+    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}
+
+
+def layout(results: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+    """A card for each quantity with all its stages: TensorBoard's custom scalars."""
+    quantities = sorted({key.partition("/")[2] for key in results if key.startswith(("train/", "val/"))})
+    return {"results": {name: ["Multiline", [f"{stage}/{name}" for stage in RESULT_STAGES]] for name in quantities}}

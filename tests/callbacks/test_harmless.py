@@ -156,7 +156,7 @@ def test_gradient_norms_are_those_the_optimiser_sees(tmp_path, manual):
     trainer = quiet_trainer(tmp_path, WeightDiagnostics(every_n_steps=4), logger=logger, max_epochs=2)
     trainer.fit(Spied(), loaders()[0])
     events = EventAccumulator(str(tmp_path / "run" / "0"), size_guidance={"histograms": 0}).Reload()
-    totals = events.Scalars("gradient_norm/total")
+    totals = events.Scalars("weights/gradient_norm/total")
     assert [scalar.step for scalar in totals] == [0, 4, 8]
     np.testing.assert_allclose([scalar.value for scalar in totals], seen[::4], rtol=1e-5)
     assert len(events.Histograms("weights/head.weight")) == 2

@@ -74,6 +74,8 @@ def test_a_run_leaves_everything_it_promises(here, capsys):
 
 def test_hyperparameters_and_figures_reach_tensorboard(here):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar import layout_pb2
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     assert train("toy", *TOY) == 0
     events = EventAccumulator(str(only_run(here, "toy")))
@@ -81,6 +83,15 @@ def test_hyperparameters_and_figures_reach_tensorboard(here):
     tags = events.Tags()
     assert "train/loss" in tags["scalars"] and "regression" in tags["images"]
     assert "_hparams_/session_start_info" in events.summary_metadata
+    content = HParamsPluginData.FromString(
+        events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    ).session_start_info.hparams
+    assert content["experiment"].string_value == "toy" and content["seed"].number_value == 0
+    assert {"model.dropout", "model.learning_rate", "data.passes_per_epoch"} <= set(content)  # the names of a search
+    (card,) = layout_pb2.Layout.FromString(
+        events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    ).category
+    assert list(card.chart[0].multiline.tag) == ["test/loss", "val/loss", "train/loss"]
 
 
 @pytest.mark.parametrize("experiment", ["toy", "digits"])
