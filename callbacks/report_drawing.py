@@ -134,8 +134,8 @@ def thumbnail(examples: Examples) -> float:
 def draw_examples(figure: Figure, left: float, top: float, examples: Examples, index: int, names: list[str]) -> None:
     """Two rows of training images, each with its class: those like mistake ``index``, those that spoke for it."""
     side, (across, up) = thumbnail(examples), figure.get_size_inches()
-    rows = (("like it", examples.similar, examples.similar_labels),)
-    rows += (("for it", examples.influential, examples.influential_labels),)
+    rows = [("like it", examples.similar, examples.similar_labels)]
+    rows += [("for it", examples.influential, examples.influential_labels)]
     for row, (what, images, labels) in enumerate(rows):
         bottom = top - (row + 1) * (side + 0.22)
         figure.text(

@@ -24,10 +24,10 @@ class Found(NamedTuple):
 
 
 @on_models_device
-def similar_training_images(model: nn.Module, layer: str, x: Tensor, loader: Loader, k: int = 5) -> Found:
+def similar_training_images(model: nn.Module, layer: str | None, x: Tensor, loader: Loader, k: int = 5) -> Found:
     """The ``k`` images of ``loader`` most like each of ``x`` by the cosine of a layer's outputs   eq. 12.4.
 
-    The loader gives (images, labels), in an order that stays the same.
+    ``layer`` None compares the images themselves. The loader gives (images, labels), in an order that stays the same.
     """
     check_input(x)
     at_least("k", k, 1)

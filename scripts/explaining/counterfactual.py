@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         targets = torch.tensor(given.targets([args.target])).expand(len(images))
     noise = args.noise if args.noise is not None else INK_NOISE if images.shape[1] == 1 else SCENE_NOISE
     options = {name: getattr(args, name) for name in ("epsilon", "steps", "confidence", "smoothness", "seed")}
-    pairs = tqdm(list(zip(images, targets)), desc="counterfactual", unit="image")
+    pairs = tqdm(list(zip(images, targets)), desc="counterfactual", unit="image", disable=None)
     found = torch.cat([counterfactual(given.model, x[None], t[None], noise=noise, **options) for x, t in pairs])
     found = (found * 255).round() / 255
     before, after = _titles(given, images), _titles(given, found)

@@ -62,8 +62,8 @@ def rectified(name: str) -> Callable[[Case], Pair]:
 
 
 def cam(name: str, weigh: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Case], Pair]:
-    """The maps, weighted."""
-    return lambda case: (method(name, case, case.layer), replicas.place_cam(case, weigh))
+    """The maps, weighted; with what speaks against the class, so that something is left to compare."""
+    return lambda case: (method(name, case, case.layer, relu=False), replicas.place_cam(case, weigh))
 
 
 def ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def score_cam(case: Case) -> Tensor:
 def place_cam(case: Case, weigh: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The maps, weighted place by place or channel by channel by ``weigh(activations, gradients)``."""
     a, g = case.maps()
-    return (weigh(a, g) * a).sum(1, keepdim=True).clamp(min=0)
+    return (weigh(a, g) * a).sum(1, keepdim=True)
 
 
 def eigen_cam(case: Case) -> Tensor:
@@ -154,11 +154,16 @@ def full_gradient_sums(case: Case) -> Tensor:
     hooks = [module.register_forward_hook(keep) for module in leaves]
     for module in inplace:
         module.inplace = False
+    learning = [parameter for parameter in case.model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)  # so that only layers are kept that depend on the image
     h = case.model.normalize(case.x).detach().requires_grad_()
     score = case.model.model(h)[:, case.target].sum()
     gradient, *others = torch.autograd.grad(score, [h, *(output for _, _, output in runs)], allow_unused=True)
     for hook in hooks:
         hook.remove()
+    for parameter in learning:
+        parameter.requires_grad_(True)
     parts = [(h * gradient).sum()]
     for (module, given, output), g in zip(runs, others):
         if g is not None:

@@ -28,6 +28,7 @@ def _of(command: str, *rows: str | tuple[str, str]) -> list[Mistake]:
 
 TINY = "--model best.ckpt --samples 1"
 FEW = "--n-steps 2 --n-squares 2 --n-noises 1 --n-stages 1"
+CONCEPT = "--model best.ckpt --samples 20 --layer stages.0"
 CHANNEL = "--model best.ckpt --steps 1 --layer stages.0 --channel"
 QUICK = f"{TINY} --method Saliency --layer input"
 
@@ -170,6 +171,18 @@ MISTAKES = [
         (f"{TINY} --steps 1 --epsilon small", f"{TINY} --steps 1 --epsilon 2/255"),
         (f"{TINY} --steps 1 --epsilon -1", f"{TINY} --steps 1 --epsilon 0"),
         (f"{TINY} --steps 1 --attack bim", f"{TINY} --steps 1 --attack pgd"),
+    ),
+    *_of(
+        "explain counterfactual",
+        (f"{TINY} --steps 0", f"{TINY} --steps 1"),
+        (f"{TINY} --steps 1 --confidence 1", f"{TINY} --steps 1 --confidence 0.9"),
+        (f"{TINY} --steps 1 --target eleven", f"{TINY} --steps 1 --target 1"),
+    ),
+    *_of(
+        "explain concept",
+        (f"{CONCEPT} --sets 2", f"{CONCEPT} --sets 3"),
+        (f"{CONCEPT} --sets 3 --concept absent", f"{CONCEPT} --sets 3 --concept slant"),
+        (f"{CONCEPT} --sets 3 --concept empty", f"{CONCEPT} --sets 3 --concept slant"),
     ),
     *_of(
         "explain page",
