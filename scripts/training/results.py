@@ -1,10 +1,13 @@
 """The end of a run: a short table, where everything lies, and how to look at it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+
+from training.cli import settings_in
 
 RESULT_STAGES = ("test", "val", "train")
 
@@ -22,12 +25,13 @@ def in_digits(value: float) -> str:
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.2e}"
 
 
-def log_hyperparameters(trainer: Trainer, metrics: dict[str, float], experiment: str, settings: dict[str, Any]) -> None:
-    """Settings beside final metrics in TensorBoard's HParams tab, in the run's own directory."""
+def log_hyperparameters(trainer: Trainer, metrics: dict[str, float], folder: Path) -> None:
+    """The settings in the run's ``folder`` beside final metrics in TensorBoard's HParams tab."""
+    settings = settings_in(folder / "config.yaml")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             results = {k: v for k, v in metrics.items() if k.startswith(RESULT_STAGES) and not k.endswith("_step")}
-            logger.log_hyperparams(hyperparameters(experiment, settings), results, step=trainer.global_step)
+            logger.log_hyperparams(hyperparameters(folder.parent.name, settings), results, step=trainer.global_step)
             logger.experiment.add_custom_scalars(layout(results))
             logger.finalize("success")
 

@@ -105,8 +105,7 @@ def train(arguments: Arguments, started: float) -> int | None:
             error.filename = str(cli.folder)
         raise
     if cli.folder is not None and cli.trainer.is_global_zero:
-        settings = settings_in(cli.folder / "config.yaml")
-        log_hyperparameters(cli.trainer, metrics, cli.folder.parent.name, settings)
+        log_hyperparameters(cli.trainer, metrics, cli.folder)
         print(results_table(metrics))
         print(f"trained {fit_seconds:.1f} s, in all {time.monotonic() - started:.1f} s")
         print(f"run {cli.folder}")

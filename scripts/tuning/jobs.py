@@ -74,5 +74,6 @@ def run_chosen(report: Report, arguments: Arguments, monitor: str) -> dict[str, 
     cli.trainer.callbacks.append(ReportMetric(monitor, report))  # type: ignore[attr-defined]
     cli.save_config()
     metrics, _ = fit_and_test(cli)
-    log_hyperparameters(cli.trainer, metrics)
+    assert cli.folder is not None
+    log_hyperparameters(cli.trainer, metrics, cli.folder)
     return {"metrics": metrics, "run": str(cli.folder)}

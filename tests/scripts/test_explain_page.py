@@ -132,7 +132,7 @@ def test_everything_answers_to_the_keyboard(browser):
 def test_groups_methods_flow_and_twin_are_there(browser):
     assert browser.evaluate("document.querySelectorAll('#groups .group').length") == 3
     assert browser.evaluate("document.querySelectorAll('#flow path').length") > 6
-    assert browser.evaluate("[...document.querySelectorAll('#methods .map')].length") == 7
+    assert browser.evaluate("[...document.querySelectorAll('#methods .map')].length") == 8
     assert browser.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
     browser.click("#twin button")
     assert browser.text("#predictions-title") == "What it says of the twin"
