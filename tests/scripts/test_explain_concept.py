@@ -45,6 +45,8 @@ def test_the_table_says_what_the_test_finds_for_each_class(checkpoint, capsys, n
     assert set(rows) == set(range(10)) and sum(row[0] for row in rows.values()) == 100
     assert len({row[1] for row in rows.values()}) > 3
     for _, score, other, p, verdict in rows.values():
+        if p == 0.05:
+            continue  # printed rounded, it may be on either side
         expected = "no more than chance" if p >= 0.05 else "speaks for it" if score > other else "speaks against it"
         assert verdict == expected
 
