@@ -37,6 +37,8 @@ class AttentionMethod(Attribution):
 
     def __init__(self, model: nn.Module, layer: str | None = None, maps: Maps = None):
         super().__init__(model, layer)
+        if maps not in (None, "tokens") and not callable(maps):
+            raise ValueError(f"{type(self).__name__} reads tokens: maps= must be 'tokens' or a function; got {maps!r}")
         self.maps = maps
 
     def attribute(self, x: Tensor, target: Target) -> Tensor:

@@ -47,7 +47,7 @@ Seen = tuple[str, tuple[Tensor, ...]]  # a non-linear operation's name, its inpu
 
 
 class Incomparable(UnsupportedOperation):
-    """A value that has other shapes at x and at the baseline."""
+    """Other operations at x than at the baseline, or a value of another shape."""
 
 
 class DifferenceOperations(Operations):
@@ -72,7 +72,7 @@ class DifferenceOperations(Operations):
             return values
         step = len(self.seen)
         if step > len(self.reference) or self.reference[step - 1][0] != self.seen[-1][0]:
-            raise UnsupportedOperation("DeepLift needs the same operations at x and at the baseline; the model differs")
+            raise Incomparable("DeepLift needs the same operations at x and at the baseline; the model differs")
         found = self.reference[step - 1][1]
         for here, there in zip(values, found):
             if here.ndim != there.ndim or any(b not in (1, a) for a, b in zip(here.shape, there.shape)):

@@ -148,7 +148,7 @@ class Operations(TorchFunctionMode):
     def _check_visible(self, arguments: list[Tensor], name: str) -> None:
         for tensor in arguments:
             _, seen = self._followed.get(id(tensor), (None, None))
-            if self.follows(tensor) and self._stale and tensor.untyped_storage().data_ptr() in self._stale:
+            if self._stale and id(tensor) not in self._now and tensor.untyped_storage().data_ptr() in self._stale:
                 raise UnsupportedOperation(f"{name}{place()} reads a view of a tensor that was changed in place")
             made_by = tensor.grad_fn
             if made_by is not None and made_by is not seen:  # an operation of which torch does not tell

@@ -120,6 +120,8 @@ def _count_outputs(spec: str, model: PixelModel, shape: tuple[int, int, int]) ->
     try:
         with torch.no_grad():
             logits = model(torch.full((1, *shape), 0.5, dtype=some.dtype, device=some.device))
+    except TypeError as error:
+        raise ValueError(f"{spec}: {error}") from None
     except (RuntimeError, AssertionError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
         raise ValueError(

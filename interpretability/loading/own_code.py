@@ -37,6 +37,8 @@ def from_code(spec: str, weights: str | Path | None, arguments: Arguments) -> So
             model = factory(**arguments)
     except TypeError as error:
         raise ValueError(f"{spec} cannot be called with {dict(arguments)}: {error}; see --model-args") from None
+    except (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError) as error:  # of the user's own code
+        raise ValueError(f"{spec} failed with {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module")
     load_file(model, weights)

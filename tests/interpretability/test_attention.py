@@ -141,3 +141,5 @@ def test_what_has_no_such_attention_is_refused(method):
         method(swin_t().eval())(torch.rand(1, 3, 64, 64), 1)
     with pytest.raises(ValueError, match="explains the input"):
         method(network(), "blocks")
+    with pytest.raises(ValueError, match="must be 'tokens' or a function; got 'channels_last'"):
+        method(network(), maps="channels_last")

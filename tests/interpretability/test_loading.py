@@ -287,3 +287,26 @@ def test_a_classifier_of_transformers_from_a_folder(tmp_path):
     pixels = processor(Image.open(tmp_path / "image.png"), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(loaded.read(tmp_path / "image.png")[None]), model(pixels).logits)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise KeyError('width')", "failed with KeyError: 'width'"),
+        ("return Wrapped(lambda x: {'out': x.mean()})", "returned a dict of out, with no logits"),
+        ("return Wrapped(lambda x: None)", "returned a NoneType, with no logits"),
+    ],
+)
+def test_code_of_ones_own_that_fails_or_gives_no_logits_is_named(tmp_path, monkeypatch, body, message):
+    lines = [
+        "import torch",
+        "class Wrapped(torch.nn.Module):",
+        "    def __init__(self, f):",
+        "        super().__init__()",
+    ]
+    lines += ["        self.f = f", "    def forward(self, x):", "        return self.f(x)", f"def make():\n    {body}"]
+    (tmp_path / "networks_that_fail.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "networks_that_fail", raising=False)
+    with pytest.raises(ValueError, match=f"networks_that_fail:make.*{message}"):
+        load_model("networks_that_fail:make")

@@ -497,3 +497,29 @@ def test_in_inference_mode_and_single_precision(method):
 def test_what_is_refused_is_named(model, message, method):
     with pytest.raises(ValueError, match=message):
         method(Spelled(model))(torch.randn(2, 3, 6), 0)
+
+
+def into_a_slice(x):
+    z = x.new_zeros(len(x), 4, 6)
+    z[:, 1:].copy_(x)
+    return z.sum(1) + x.mean(1)
+
+
+def added_to_a_slice(x):
+    z = x.new_zeros(len(x), 4, 6)
+    view = z[:, 1:]
+    view += x
+    return z.relu().sum(1) + x.mean(1)
+
+
+@pytest.mark.parametrize("method", [LRP, DeepLift])
+@pytest.mark.parametrize("function", [into_a_slice, added_to_a_slice])
+def test_what_is_written_into_a_view_of_a_constant_is_not_lost_without_a_word(function, method):
+    with pytest.raises(ValueError, match="reads a view of a tensor that was changed in place"):
+        method(Spelled(function))(torch.randn(2, 3, 6), 1)
+
+
+def test_deeplift_of_a_model_that_goes_through_its_samples_one_by_one():
+    model, x = Spelled(lambda x: torch.stack([one * one.sigmoid() for one in x])), torch.randn(3, 3, 6)
+    found = DeepLift(model)(x, 2).flatten(1).sum(1)
+    torch.testing.assert_close(found, model(x)[:, 2] - model(torch.zeros_like(x))[:, 2], rtol=1e-12, atol=1e-14)
