@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from interpretability.layers import evaluating, find_layer, layer_names
 
 Grid = tuple[int, int]
-SPECIAL = ("token", "cls", "dist", "reg")  # in the name of a parameter that is put in front of the patches
+SPECIAL = ("token", "cls", "class", "dist", "reg")  # in the name of a parameter that is put in front of the patches
 GRID_MAKERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-NOT_SPECIAL = ("pos", "mask", "embed", "weight", "bias")
+NOT_SPECIAL = ("pos", "mask", "patch", "weight", "bias")
 
 
 Changes = tuple[Tensor, Tensor]  # (2, …) each: how much every place changed, with channels last, and with them first

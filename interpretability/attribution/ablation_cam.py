@@ -1,45 +1,29 @@
 """Class activation maps by ablation: what the score loses when a channel of the layer is switched off."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interpretability.attribution.batches import checked_batch_size, in_batches, stacked
-from interpretability.attribution.cam import ActivationMap
+from interpretability.attribution.batches import in_batches, stacked
+from interpretability.attribution.cam import ChannelByChannel
 from interpretability.layers import capture, check_rows, forward_from, separates
-from interpretability.maps import Maps, reading_of
+from interpretability.maps import reading_of
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
 
 
-class AblationCAM(ActivationMap):
+class AblationCAM(ChannelByChannel):
     """Channels weighted by the drop in score when they are set to 0   eq. 4.13.
 
     Desai and Ramaswamy 2020, "Ablation-CAM", equation 3, without the common factor 1/score, which only scales the map
     (and would turn it over where the score is negative). One forward pass from the layer on per channel, in batches.
 
-    Args:
-        model: see :class:`ActivationMap`.
-        layer: see :class:`ActivationMap`.
-        relu: see :class:`ActivationMap`.
-        maps: see :class:`ActivationMap`; a layout, not a function.
-        batch_size: rows in a forward pass; by default as many as run fastest.
+    Takes what :class:`ChannelByChannel` takes; ``maps`` a layout, not a function.
     """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        layer: str | None = None,
-        relu: bool = True,
-        maps: Maps = None,
-        batch_size: int | None = None,
-    ):
-        super().__init__(model, layer, relu, maps)
-        if maps is not None and callable(maps):
-            raise ValueError("AblationCAM needs a layout in maps=, not a function: it has to find its way back")
-        self.batch_size = checked_batch_size(batch_size)
 
     @torch.no_grad()
     def attribute(self, x: Tensor, target: Target) -> Tensor:
         """C forward passes of each sample."""
+        if callable(self.maps):
+            raise ValueError("AblationCAM needs a layout in maps=, not a function: it has to find its way back")
         with capture(self.model, [self.layer]) as outputs:
             logits = self.model(x.clone())
         target = resolve_target(logits, target)

@@ -50,9 +50,12 @@ class AttentionMethod(Attribution):
         weights = [self._per_sample(one, len(x)) for one in seen.weights]
         if not weights:
             raise ValueError(f"{type(self).__name__} needs attention between tokens; this model has none that is seen")
-        if len({one.shape[-1] for one in weights}) > 1:
-            counts = ", ".join(str(one.shape[-1]) for one in weights)
-            raise ValueError(f"{type(self).__name__} needs the same tokens in every layer; here there are {counts}")
+        if len({side for one in weights for side in one.shape[-2:]}) > 1:
+            shapes = ", ".join(f"{one.shape[-2]} to {one.shape[-1]}" for one in weights)
+            raise ValueError(
+                f"{type(self).__name__} needs the same tokens in every layer, each attending to all;"
+                f" here attend {shapes}"
+            )
         scores = target_scores(logits, target)
         gradients = (
             torch.autograd.grad(scores.sum(), seen.weights, allow_unused=True) if scores.requires_grad else [None]
@@ -127,7 +130,7 @@ def attends(model: nn.Module, x: Tensor) -> bool:
 
 
 class _Seen(TorchFunctionMode):
-    """The attention weights (…, T, T) of a forward pass, in their order, whichever way a model spells attention."""
+    """The attention weights (…, queries, keys) of a forward pass, in order, whichever way a model spells attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,8 +142,7 @@ class _Seen(TorchFunctionMode):
             with self:
                 return APART[name](*args, **kwargs)
         result = func(*args, **kwargs)
-        if name == "softmax" and result.ndim > 2 and result.shape[-1] == result.shape[-2]:
-            along_the_last = softmax_axis(func, args, kwargs) in (-1, result.ndim - 1)
-            if along_the_last and result.requires_grad:
-                self.weights.append(result)
+        inner = name == "softmax" and result.ndim > 2 and result.requires_grad  # not that of a head
+        if inner and softmax_axis(func, args, kwargs) in (-1, result.ndim - 1):
+            self.weights.append(result)
         return result

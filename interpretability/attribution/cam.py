@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interpretability.attribution.base import Attribution
+from interpretability.attribution.batches import checked_batch_size
 from interpretability.attribution.rectified import GuidedBackprop
 from interpretability.gradients import gradient_at
 from interpretability.maps import Maps, as_maps
@@ -46,6 +47,26 @@ class ActivationMap(Attribution):
         """Σₖ wₖ aₖ of ``activation`` (N, C, h, w) and ``weights`` (N, C, 1, 1)."""
         summed = (weights * activation).sum(dim=1, keepdim=True)
         return summed.clamp(min=0) if self.relu else summed
+
+
+class ChannelByChannel(ActivationMap):
+    """An activation map that asks the model about each channel.
+
+    Args:
+        model, layer, relu, maps: see :class:`ActivationMap`.
+        batch_size: rows in a forward pass; by default as many as run fastest.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: str | None = None,
+        relu: bool = True,
+        maps: Maps = None,
+        batch_size: int | None = None,
+    ):
+        super().__init__(model, layer, relu, maps)
+        self.batch_size = checked_batch_size(batch_size)
 
 
 class GradCAM(ActivationMap):

@@ -29,6 +29,7 @@ from interpretability.targets import check_logits
 
 Handler = Callable[..., Any]  # (operations, func, args, kwargs) -> what func returns
 
+OPERANDS = ("input", "other")  # the keywords of the first two arguments
 COMMUTATIVE = ("add", "mul", "maximum", "minimum")  # the input may stand second
 
 
@@ -110,8 +111,9 @@ class Operations(TorchFunctionMode):
         self._check_visible(tensors, name)
         if name in CONSTANTS or not any(map(self.follows, tensors)):
             return func(*args, **kwargs)
-        if not args and "input" in kwargs:
-            args = (kwargs.pop("input"),)
+        for place, keyword in enumerate(OPERANDS):
+            if len(args) == place and keyword in kwargs:
+                args = (*args, kwargs.pop(keyword))
         if getattr(func, "__name__", "") in NUMBERS:
             raise self.unsupported(f"{name}, which makes a number of what depends on the input")
         if name not in APART and (not args or any(map(self.follows, tensors_in(kwargs.values())))):

@@ -1,39 +1,23 @@
 """Class activation maps without gradients: what the score is when only one channel's region is shown."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interpretability.attribution.batches import checked_batch_size, in_batches
-from interpretability.attribution.cam import ActivationMap, upsampled
+from interpretability.attribution.batches import in_batches
+from interpretability.attribution.cam import ChannelByChannel, upsampled
 from interpretability.layers import capture
-from interpretability.maps import Maps, as_maps
+from interpretability.maps import as_maps
 from interpretability.targets import Target, repeat_target, resolve_target, target_scores
 
 
-class ScoreCAM(ActivationMap):
+class ScoreCAM(ChannelByChannel):
     """Channels weighted by the softmax of the scores of ``x`` seen through each of them   eq. 4.6, 4.7.
 
     Wang et al. 2020, "Score-CAM", algorithm 1. The score of the black image that the paper subtracts cancels
     in the softmax. One forward pass per channel, in batches.
 
-    Args:
-        model: see :class:`ActivationMap`.
-        layer: see :class:`ActivationMap`.
-        relu: see :class:`ActivationMap`.
-        maps: see :class:`ActivationMap`.
-        batch_size: rows in a forward pass; by default as many as run fastest.
+    Takes what :class:`ChannelByChannel` takes.
     """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        layer: str | None = None,
-        relu: bool = True,
-        maps: Maps = None,
-        batch_size: int | None = None,
-    ):
-        super().__init__(model, layer, relu, maps)
-        self.batch_size = checked_batch_size(batch_size)
 
     @torch.no_grad()
     def attribute(self, x: Tensor, target: Target) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet18, swin_t, vit_b_32
 
+from interpretability import PixelModel
 from interpretability.attribution import AttentionGradient, AttentionRollout
 
 METHODS = (AttentionRollout, AttentionGradient)
@@ -131,6 +132,34 @@ def test_known_transformers(name, method):
     assert found.shape == (1, 1, size[0] // (16 if name == "timm" else 32 if name == "torchvision" else 14),
                            size[1] // (16 if name == "timm" else 32 if name == "torchvision" else 14))  # fmt: skip
     assert (found >= 0).all() and found.any() and found.isfinite().all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_token_that_is_called_an_embedding_is_none_of_the_patches(method):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    config = transformers.CLIPConfig(vision_config=vision, text_config={**sizes, "vocab_size": 50}, num_labels=3)
+    model = PixelModel(transformers.CLIPForImageClassification(config).eval(), [0.5] * 3, [0.5] * 3)
+    assert method(model)(torch.rand(1, 3, 32, 32), 1).shape == (1, 1, 4, 4)
+
+
+class Pooled(Transformer):
+    """A query of its own attends to the tokens, and the head reads what it gathers."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.gather = nn.Parameter(torch.randn(1, 1, 4)), nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.blocks(self.patches(x).flatten(2).transpose(1, 2))
+        return self.head(self.gather(self.query.expand(len(x), -1, -1), tokens, tokens)[0][:, 0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cross_attention_is_refused(method):
+    with pytest.raises(ValueError, match="each attending to all; here attend 6 to 6, 6 to 6, 1 to 6"):
+        method(Pooled().eval())(torch.rand(1, 1, 4, 6), 1)
 
 
 @pytest.mark.parametrize("method", METHODS)

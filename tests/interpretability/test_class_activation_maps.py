@@ -116,9 +116,9 @@ def test_layouts_give_the_same_map(name):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
-def test_ablation_cam_needs_a_layout_it_can_find_back_through():
+def test_ablation_cam_needs_a_layout_it_can_find_back_through(x):
     with pytest.raises(ValueError, match="needs a layout in maps=, not a function"):
-        AblationCAM(plain(), "4", maps=lambda output: output)
+        AblationCAM(plain(), "4", maps=lambda output: output)(x, 0)
 
 
 def test_ablation_counts_what_leads_around_the_layer(x):

@@ -235,7 +235,7 @@ def test_a_batch_is_its_samples():
         (Spelled(lambda x: torch.div(x, x, rounding_mode="floor")), "no rule for a division that rounds"),
         (Spelled(lambda x: x * x.mean().item()), "item, which makes a number of what depends on the input"),
         (Spelled(lambda x: x * float(x.mean())), "float, which makes a number"),
-        (Spelled(lambda x: torch.mul(x, other=x)), "mul with its input as a keyword"),
+        (Spelled(lambda x: torch.mm(input=x.flatten(1), mat2=x.flatten(1).T)), "matmul with its input as a keyword"),
         (Spelled(lambda x: torch.where(x > 0, x, 0.0)), "no rule for gt"),
         (Spelled(lambda x: F.max_pool1d(x, 2, return_indices=True)[0]), "max_pool1d.* indices"),
         (Spelled(lambda x: x.relu() if x.sum() else x.tanh()), "same operations at x and at the baseline"),

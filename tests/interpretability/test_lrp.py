@@ -384,7 +384,7 @@ def reads_a_view_after_the_change(x):
         (Spelled(lambda x: torch.where(x > 0, x, 0.0)), "no rule for gt"),
         (Spelled(lambda x: x.detach() + x), "no rule for detach"),
         (Spelled(lambda x: x / x.sum().item()), "item, which makes a number of what depends on the input"),
-        (Spelled(lambda x: torch.add(x, other=x)), "add with its input as a keyword"),
+        (Spelled(lambda x: torch.mm(input=x.flatten(1), mat2=x.flatten(1).T)), "matmul with its input as a keyword"),
         (Spelled(lambda x: Hidden.apply(x) + 1), "cannot see into .*Hidden.*feeds add"),
         (Spelled(lambda x: Hidden.apply(x + 1)), "cannot see into .*Hidden.*feeds the output"),
         (Spelled(lambda x: F.dropout(x)), "dropout.* is on in eval mode"),

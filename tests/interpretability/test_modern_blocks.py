@@ -117,6 +117,7 @@ BLOCKS = {  # of tokens (N, 3, 6)
     "softmin": lambda: Spelled(nn.Softmin(dim=1)),
     "logsumexp": lambda: Spelled(lambda x: x.logsumexp(1)),
     "product": lambda: Spelled(lambda x: x[..., :3] * x[..., 3:]),
+    "product by keywords": lambda: Spelled(lambda x: torch.add(input=torch.mul(input=x, other=x), other=x)),
     "product that broadcasts": lambda: Spelled(lambda x: x * x[:, :1]),
     "quotient": lambda: Spelled(lambda x: x[..., :3] / (x[..., 3:].square() + 1)),
     "one over": lambda: Spelled(lambda x: 1 / (x.square() + 1)),
